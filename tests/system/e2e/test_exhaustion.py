@@ -116,6 +116,7 @@ async def running(lab: Lab, limit: int) -> AsyncIterator[Program]:
     async with vipmesh("run", "-c", str(lab.settings), prefix=("prlimit", f"--nofile={limit}:{limit}")) as daemon:
         await daemon.line("data plane userspace")
         await eventually(lab.health, lambda found: found == {"127.0.0.21": "healthy", "127.0.0.22": "healthy"})
+        await eventually(lab.resolves, bool)  # the name is there with the pass that follows the verdicts
         yield daemon
 
 

@@ -83,8 +83,8 @@ def make_certificates(
             Code.CERTIFICATE_FILE, f"{min(twice)} is named twice; give each worker and the --operator a name of its own"
         )
     try:
+        # One that is there keeps its mode: it may be /etc. Each file of ours is readable for its owner alone.
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
         authority, made = _authority(directory, now)
         made += [_certificate(directory, authority, each, now, days, renew=renew) for each in wanted]
     except OSError as error:

@@ -46,10 +46,12 @@ def test_each_certificate_names_its_holder_and_only_its_owner_may_read_it(tmp_pa
     assert hosts_of(certificate(tmp_path / "certs/alice.pem")) == frozenset(), "nobody is to take it for a server's"
 
 
-def test_a_directory_that_was_open_is_closed(tmp_path: Path) -> None:
+def test_a_directory_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    """Others may need what else it holds: it may be /etc."""
     tmp_path.chmod(0o755)
     actions(tmp_path, BOTH)
-    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
 
 
 def test_what_has_time_left_is_kept(tmp_path: Path) -> None:

@@ -493,9 +493,13 @@ async def worker() -> AsyncIterator[Feed]:
                     Instance("shop/web/1", "shop/web", "10.1.0.1", labels, runs_commands=runs_commands),
                 ]
             )
-            while marker not in names:
-                published.clear()
-                await published.wait()
+            try:
+                while marker not in names:
+                    published.clear()
+                    await published.wait()
+            except BaseException:
+                print("STATE", marker, sorted(names)[:5], len(cluster.records), vars(one), flush=True)
+                raise
             cluster.change({key: before.get(key) for key in added})
 
         yield feed

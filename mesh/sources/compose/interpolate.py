@@ -9,8 +9,10 @@ is bounded.
 import re
 from collections.abc import Mapping
 
+from mesh.config.labels.values import escape_unprintable
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
+from mesh.model.past_event import bounded_text
 
 _NEST_MAX = 16
 _DOLLAR = re.compile(r"\$(?:(?P<escaped>\$)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<brace>\{))", re.ASCII)
@@ -95,11 +97,11 @@ def _braced(inside: str, env: Mapping[str, str], unset: dict[str, None], depth: 
         case "-" if not present:
             return _expand(operand, env, unset, depth + 1)
         case "?" if not present:
-            message = _expand(operand, env, unset, depth + 1)
+            message, shown = bounded_text(_expand(operand, env, unset, depth + 1)), escape_unprintable(name)
             raise InterpolationError(
                 Code.COMPOSE_VARIABLE,
-                f"variable {name} is required{f' ({message})' if message else ''}",
-                f"set {name} or write a default",
+                f"variable {shown} is required{f' ({message})' if message else ''}",
+                f"set {shown} or write a default",
             )
     return env[name]
 

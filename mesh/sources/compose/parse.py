@@ -36,6 +36,8 @@ _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)
 _TOP_LEVEL = frozenset({"name", "version", "networks", "volumes", "configs", "secrets", "include", "models"})
 _OLD_FORM_SIGNS = frozenset({"image", "build", "extends", "labels", "x-endpoints"})
+_UNSET_SHOWN = 10
+"""The most unset variables of one text that are named; the rest is counted."""
 _NOT_FOLLOWED = {
     "extends": "write the labels and x-endpoints into this service",
     "label_file": "write its labels under labels:",
@@ -259,15 +261,12 @@ class _ComposeReader:
         except InterpolationError as error:
             self._error(error.code, line, subject, error.reason, error.remedy, label=label)
             return None
-        for name in unset:
-            self._warn(
-                Code.COMPOSE_VARIABLE,
-                line,
-                subject,
-                f"variable {name} is not set and counts as empty",
-                f"set {name}",
-                label=label,
-            )
+        for name in map(escape_unprintable, unset[:_UNSET_SHOWN]):
+            reason = f"variable {name} is not set and counts as empty"
+            self._warn(Code.COMPOSE_VARIABLE, line, subject, reason, f"set {name}", label=label)
+        if len(unset) > _UNSET_SHOWN:
+            reason = f"{len(unset) - _UNSET_SHOWN} more variables are not set and count as empty"
+            self._warn(Code.COMPOSE_VARIABLE, line, subject, reason, "set them", label=label)
         return text
 
     def _warn_tag(self, entry: YamlEntry, subject: str) -> None:

@@ -16,6 +16,7 @@ from mesh.cluster.claims import (
     GiveUpName,
     MovePort,
     MoveVip,
+    PutBackVip,
     RecordDeclaration,
     RecordOlderNames,
     TakeBackVip,
@@ -93,7 +94,7 @@ async def _claim(store: Store, wish: ClaimRequest) -> bool:
 
 
 async def _pass_on(
-    store: Store, wish: MoveVip | TakeBackVip | TakeOverName | GiveUpName | MovePort | TakeOverPort
+    store: Store, wish: MoveVip | TakeBackVip | PutBackVip | TakeOverName | GiveUpName | MovePort | TakeOverPort
 ) -> bool:
     """Change claims that a service has."""
     match wish:
@@ -105,6 +106,10 @@ async def _pass_on(
             )
         case TakeBackVip(name, address, old_name):
             return await _take_back_vip(store, name, address, old_name)
+        case PutBackVip(name, address, wrong_name):
+            return await _change(
+                store, records.encode_vip_claim(address, wrong_name), records.encode_vip_claim(address, name)
+            )
         case TakeOverName(name, old_owner, owner):
             return await _change(
                 store, records.encode_name_claim(name, old_owner), records.encode_name_claim(name, owner)

@@ -13,7 +13,7 @@ from functools import partial
 from mesh.cluster.claim_guard import FIRST_PAUSE, ClaimGuard
 from mesh.cluster.claim_transactions import claim_all, restore_claims, restore_records
 from mesh.cluster.claim_usage import lost_usage
-from mesh.cluster.claims import ClaimRequest, is_for_owners
+from mesh.cluster.claims import ClaimRequest, PutBackVip, is_for_owners
 from mesh.cluster.ports import ConditionReports, Decide
 from mesh.cluster.records.encode import CLAIMS_PREFIX, build_view
 from mesh.cluster.store_writes import RETRY, StoreWrites
@@ -162,6 +162,10 @@ class Claimer:
         wishes = [
             wish for wish in wanted if self._is_own(wish) and not (contested and is_for_owners(wish, contested, names))
         ]
+        for wish in wishes:
+            if isinstance(wish, PutBackVip):
+                text = "the record of the VIP %s had the name %s; it is put back to %s"
+                log.warning(text, wish.address, wish.wrong_name, wish.name, extra=Code.CLAIM_REWRITTEN.extra)
         all_granted = await claim_all(self._store, wishes) and not contested
         self._granted_for = (seen.services, seen.claims) if all_granted else None
 

@@ -20,6 +20,7 @@ from mesh.cluster.claims import (
     ClaimVip,
     MovePort,
     MoveVip,
+    PutBackVip,
     RecordDeclaration,
     TakeOverName,
 )
@@ -289,6 +290,12 @@ async def test_claim_requests_become_records_that_read_back_as_claims() -> None:
             MoveVip("web.test", "10.112.0.9", "10.112.0.10"),
             Claims({"web.test": "10.112.0.10"}, holders={"10.112.0.10": "web.test"}),
             id="a VIP that was its own before",
+        ),
+        pytest.param(
+            encode_service_claim("web.test", "10.112.0.9") | encode_vip_claim("10.112.0.9", "other.test"),
+            PutBackVip("web.test", "10.112.0.9", "other.test"),
+            Claims({"web.test": "10.112.0.9"}, holders={"10.112.0.9": "web.test"}),
+            id="a VIP whose record has another name",
         ),
     ],
 )

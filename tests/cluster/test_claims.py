@@ -222,9 +222,9 @@ class TestAVipWhoseRecordByAddressHasAnotherName:
         pool = ip_network("10.112.0.0/29")
         services = [claiming(name, vip=data.draw(st.none() | addresses)) for name in names]
         claims = Claims(vips, {service.name: service.owner for service in services}, {}, holders)
-        for _ in range(4):
-            wanted, problems = plan_claims(services, claims, pool=pool, ports=PORTS)
-            claims = apply_claims(claims, wanted)
+        for _ in range(3):
+            claims = apply_claims(claims, plan_claims(services, claims, pool=pool, ports=PORTS)[0])
+        wanted, problems = plan_claims(services, claims, pool=pool, ports=PORTS)
         assert wanted == ()
         in_force = claims_in_force(claims, pool).vips
         assert len(set(in_force.values())) == len(in_force)

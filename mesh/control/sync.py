@@ -77,7 +77,8 @@ class DataPlaneSync:
         """
         keys = self._keys_to_read(planned)
         observed, wanted = await self._read_and_drain(planned, keys)
-        operations = await compute(len(wanted.virtual_servers), partial(diff_tables, observed, wanted))
+        size = len(observed.virtual_servers) + len(wanted.virtual_servers)
+        operations = await compute(size, partial(diff_tables, observed, wanted))
         # Names go before their VIP is unbound, and new names come after their VIP is bound: a name must never lead to
         # an unbound address.
         before, staying = self._plan, self.names
@@ -116,7 +117,8 @@ class DataPlaneSync:
         if left is None:
             return frozenset()  # the next pass looks at all of them
         if keys is None:
-            return await compute(len(wanted.virtual_servers), partial(changed_virtual_servers, left, wanted))
+            size = len(left.virtual_servers) + len(wanted.virtual_servers)
+            return await compute(size, partial(changed_virtual_servers, left, wanted))
         return changed_virtual_servers(left.part(keys), wanted.part(keys))
 
     async def _report_repairs(
@@ -137,7 +139,8 @@ class DataPlaneSync:
         """The virtual servers `keys` as they are, and as they must be now: the plan, plus backends that still drain."""
         desired = planned.table if keys is None else planned.table.part(keys)
         there = await self._plane.read(keys)
-        observed = await compute(len(there.virtual_servers), partial(reuse_equal_servers, there, desired))
+        size = len(there.virtual_servers) + len(desired.virtual_servers)
+        observed = await compute(size, partial(reuse_equal_servers, there, desired))
         going = removed_backends(observed, desired)
         counts = await self._plane.connections({virtual for virtual, _ in going}) if going else {}
         drained = drain_removed(

@@ -56,7 +56,8 @@ class ClaimRate:
         known = {_project(owner) for owner in claims.owners.values()}
         place = {owner: place for place, owner in enumerate(self._waiting)}
         order = sorted(costs, key=lambda o: (_project(o) not in known, place.get(o, len(place)), o))
-        left, waiting = self._left, {}
+        left = self._left
+        waiting: dict[str, int] = {}
         for owner in order:
             # One that wants more than fits waits for a full allowance instead of forever.
             if waiting or min(costs[owner], self._pace.at_once) > left:

@@ -173,7 +173,7 @@ def test_moves_of_vips_count_and_all_wishes_of_one_that_waits_are_held_up_except
     rate, one = ClaimRate(ClaimPace(at_once=1, per_minute=1)), service("n1.test", owner="evil1/web")
     two = service("n2.test", owner="evil2/web")
     moves = [MoveVip(s.name, "10.112.0.9", "10.112.0.8") for s in (one, two)]
-    wishes = [*moves, ClaimVip(two.name, "10.112.0.7"), RecordDeclaration(two, None)]
+    wishes: list[ClaimRequest] = [*moves, ClaimVip(two.name, "10.112.0.7"), RecordDeclaration(two, None)]
     assert rate.admit(wishes, [one, two], Claims(), 1e3) == (moves[0], RecordDeclaration(two, None))
 
 

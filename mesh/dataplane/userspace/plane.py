@@ -7,6 +7,7 @@ tries again. A virtual server may be added before its VIP is bound; it listens f
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from typing_extensions import override
@@ -25,7 +26,9 @@ from mesh.dataplane.operations import (
     UnbindVip,
 )
 from mesh.dataplane.userspace.scheduler import RealServerScheduler
+from mesh.dataplane.userspace.tcp_proxy import IDLE_TIMEOUT as TCP_IDLE
 from mesh.dataplane.userspace.tcp_proxy import MAX_CONNECTIONS, TcpListener
+from mesh.dataplane.userspace.udp_proxy import IDLE_TIMEOUT as UDP_IDLE
 from mesh.dataplane.userspace.udp_proxy import MAX_SESSIONS, UdpListener
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
@@ -42,6 +45,20 @@ Barred: TypeAlias = Callable[[Address, Collection[RealKey]], Collection[RealKey]
 """Which of these real servers a client may not reach."""
 
 
+@dataclass(frozen=True, slots=True)
+class _ProxyShares:
+    """What all virtual servers share."""
+
+    connections: ConnectionShares
+    """TCP connections."""
+    sessions: ConnectionShares
+    """UDP sessions."""
+    tcp_idle: float
+    """Seconds without data after which a connection is reset."""
+    udp_idle: float
+    """Seconds without a datagram after which a session ends."""
+
+
 class _UserspaceServer:
     """A virtual server: its listener, its scheduler and its counters."""
 
@@ -51,10 +68,8 @@ class _UserspaceServer:
         operation: AddVirtualServer,
         on_refused: Callable[[Address, int], None],
         barred: Barred,
-        shares: tuple[ConnectionShares, ConnectionShares],
+        shares: _ProxyShares,
     ) -> None:
-        """`shares` are those of TCP connections and of UDP sessions."""
-        connections, sessions = shares
         self.key = key
         self._on_refused = on_refused
         self._barred = barred
@@ -62,7 +77,9 @@ class _UserspaceServer:
         self.listening = False
         self.connections = 0
         self.listener: TcpListener | UdpListener = (
-            TcpListener(self, connections) if key.transport is Transport.TCP else UdpListener(self, shares=sessions)
+            TcpListener(self, shares.connections, shares.tcp_idle)
+            if key.transport is Transport.TCP
+            else UdpListener(self, shares.udp_idle, shares=shares.sessions)
         )
 
     def pick(self, client: Address, without: set[RealKey]) -> RealKey | None:
@@ -118,16 +135,18 @@ class UserspaceDataPlane(DataPlane):
         *,
         connections: int = MAX_CONNECTIONS,
         sessions: int = 2 * MAX_SESSIONS,
+        idle: tuple[float, float] = (TCP_IDLE, UDP_IDLE),
     ) -> None:
         """`low_port_offset` is added to listening ports below 1024; 0 leaves them as they are.
 
         `on_refused` is called with address and port for each connection that a real server did not accept. `barred`
         returns the real servers that a client may not reach, since a network of this host is isolated.
-        `connections` and `sessions` are the most TCP connections and UDP sessions of all virtual servers.
+        `connections` and `sessions` are the most TCP connections and UDP sessions of all virtual servers, `idle` the
+        seconds after which one that carries nothing is ended.
         """
         self._on_refused = on_refused
         self._barred = barred
-        self._shares = ConnectionShares(connections), ConnectionShares(sessions)
+        self._shares = _ProxyShares(ConnectionShares(connections), ConnectionShares(sessions), *idle)
         self._interface = interface
         self._offset = low_port_offset
         self._servers: dict[VirtualKey, _UserspaceServer] = {}

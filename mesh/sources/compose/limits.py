@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from mesh.config.settings import Settings
+
 
 @dataclass(frozen=True, slots=True)
 class ComposeLimits:
@@ -27,3 +29,10 @@ class ComposeLimits:
 
 DEFAULT_LIMITS = ComposeLimits()
 """The bounds of the default settings."""
+
+
+def compose_limits(settings: Settings) -> ComposeLimits:
+    """Return the bounds that the settings ask for."""
+    return ComposeLimits(
+        settings.source_compose_file_bytes, settings.source_compose_values, settings.source_compose_problems
+    )

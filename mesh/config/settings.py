@@ -459,8 +459,8 @@ class Settings:
         metadata={
             "source.compose.values": Setting(
                 values.number_parser(100, 10000000),
-                50000,
-                "a number of values such as 50000",
+                20000,
+                "a number of values such as 20000",
                 "how many keys, texts, lists and mappings a compose file may have, some hundred bytes of memory each; "
                 "the last list of a larger one stays in force",
             )
@@ -715,8 +715,8 @@ class Settings:
         metadata={
             "claims.new_at_once": Setting(
                 values.number_parser(10, 1000000),
-                2000,
-                "a number of claims such as 2000",
+                1000,
+                "a number of claims such as 1000",
                 "how many new names, published ports and moves of VIPs all services of this worker together may claim "
                 "at once; what they hold already is not counted, see [claims](claims.md)",
             )

@@ -27,7 +27,7 @@ class ClaimQuotas:
 class ClaimPace:
     """How many claims one worker makes in a time, for all of its services together."""
 
-    at_once: int = 2000
+    at_once: int = 1000
     """New routing names, published ports and changes of VIPs."""
     per_minute: int = 60
     """So many more each minute, once that many were made at once."""

@@ -8,6 +8,7 @@ import importlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
 
 from mesh.config.settings import SETTINGS
 from tests.docs.pages import ROOT
@@ -797,7 +798,8 @@ def value_of(constant: str) -> float:
     values = getattr(importlib.import_module(module), owner)
     if not is_dataclass(values):
         raise TypeError(f"{constant}: not a dataclass")
-    return float(next(each.default for each in fields(values) if each.name == attribute))
+    defaults: dict[str, Any] = {each.name: each.default for each in fields(values)}
+    return float(defaults[attribute])
 
 
 def default_of(setting: str) -> float:

@@ -41,6 +41,8 @@ from mesh.util.connection_shares import ConnectionShares
 bulkhead = Bulkhead(DaemonPart.DATA_PLANE)
 
 _PRIVILEGED = 1024
+_TURN = 100
+"""Operations after which other tasks have their turn."""
 Barred: TypeAlias = Callable[[Address, Collection[RealKey]], Collection[RealKey]]
 """Which of these real servers a client may not reach."""
 
@@ -150,6 +152,8 @@ class UserspaceDataPlane(DataPlane):
         self._interface = interface
         self._offset = low_port_offset
         self._servers: dict[VirtualKey, _UserspaceServer] = {}
+        self._at: dict[Address, dict[VirtualKey, _UserspaceServer]] = {}
+        """The same by address: binding one VIP of thousands must not look at all of them."""
 
     @override
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
@@ -170,7 +174,9 @@ class UserspaceDataPlane(DataPlane):
     @override
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
         failures = []
-        for operation in operations:
+        for number, operation in enumerate(operations, 1):
+            if not number % _TURN:
+                await asyncio.sleep(0)  # most operations wait for nothing, and thousands of them are no one turn
             try:
                 reason = await self._run(operation)
             except Exception as error:  # noqa: BLE001 -- one operation fails, and the others are done
@@ -231,6 +237,7 @@ class UserspaceDataPlane(DataPlane):
         if key.transport is Transport.SCTP:
             return _not_by_a_proxy("SCTP", "remove the port from the labels")
         server = self._servers[key] = _UserspaceServer(key, operation, self._on_refused, self._barred, self._shares)
+        self._at.setdefault(key.address, {})[key] = server
         return await self._listen(server, waits_for_address=True)
 
     def _edit(self, key: VirtualKey, wanted: AddVirtualServer | EditVirtualServer) -> CodedText | None:
@@ -257,8 +264,8 @@ class UserspaceDataPlane(DataPlane):
             return failed
         reasons = [
             reason
-            for server in list(self._servers.values())
-            if server.key.address == address and not server.listening
+            for server in list(self._at.get(address, {}).values())
+            if not server.listening
             if (reason := await self._listen(server, waits_for_address=False))
         ]
         return reasons[0]._replace(text="; ".join(map(str, reasons))) if reasons else None
@@ -283,6 +290,10 @@ class UserspaceDataPlane(DataPlane):
     async def _delete(self, key: VirtualKey) -> None:
         server = self._servers.pop(key, None)
         if server is not None:
+            there = self._at[key.address]
+            del there[key]
+            if not there:
+                del self._at[key.address]
             await server.listener.close()
 
 

@@ -155,6 +155,12 @@ class UserspaceDataPlane(DataPlane):
         self._at: dict[Address, dict[VirtualKey, _UserspaceServer]] = {}
         """The same by address: binding one VIP of thousands must not look at all of them."""
 
+    @property
+    def limits(self) -> tuple[int, int, float, float]:
+        """The most TCP connections and UDP sessions, and the seconds that either may be idle."""
+        shares = self._shares
+        return shares.connections.total, shares.sessions.total, shares.tcp_idle, shares.udp_idle
+
     @override
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
         """Return the address and the port at which a virtual server is really reached."""

@@ -24,10 +24,13 @@ from mesh.sources.compose.limits import DEFAULT_LIMITS, ComposeLimits
 from mesh.sources.compose.model import ComposeFile, ComposeService, merge_files, project_name
 from mesh.sources.compose.parse import read_compose_file
 from mesh.sources.compose.ports import endpoint_port_problems
+from mesh.util.free_memory import release_free_memory
 from mesh.util.regular_file import read_regular_file
 
 PIPE_PATIENCE = 5.0
 """Seconds that a program has to write a compose file into a pipe."""
+LARGE = 1 << 17
+"""Bytes of all files above which the memory that they took is given back to the system."""
 _RESTS_AT_MOST = 20  # after that, a file that still changes is read all the same
 
 
@@ -128,8 +131,9 @@ def load_compose_file(path: Path, env: Mapping[str, str], limits: ComposeLimits 
     variables = path.parent / ".env"
     try:
         known = _environment(variables, env, limits)
-        content = read_regular_file(path, limits.file_bytes, patience=PIPE_PATIENCE)
-        return read_compose_file(content.decode("utf-8-sig"), str(path), known, limits)
+        # Not kept as bytes while it is parsed: it may have megabytes.
+        text = read_regular_file(path, limits.file_bytes, patience=PIPE_PATIENCE).decode("utf-8-sig")
+        return read_compose_file(text, str(path), known, limits)
     except ExpansionError as error:
         return _unreadable(variables, error.reason, error.remedy)
     except OSError as error:
@@ -159,6 +163,13 @@ class _ComposeListing:
 
 
 def _list(paths: Sequence[Path], env: Mapping[str, str], limits: ComposeLimits) -> _ComposeListing:
+    listing = _list_files(paths, env, limits)
+    if sum(stat[1] for stat in map(_stat, paths) if stat is not None) > LARGE:
+        release_free_memory()
+    return listing
+
+
+def _list_files(paths: Sequence[Path], env: Mapping[str, str], limits: ComposeLimits) -> _ComposeListing:
     files = [load_compose_file(path, env, limits) for path in paths]
     problems = tuple(problem for file in files for problem in file.problems)
     broken = [file for file in files if file.broken]

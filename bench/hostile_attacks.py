@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from mesh.sources.compose.limits import ComposeLimits
+from mesh.sources.compose.model import ComposeLimits
 
 TICK = 0.02
 """Seconds between two bursts."""

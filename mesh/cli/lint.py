@@ -15,8 +15,7 @@ from mesh.config.name_policy import NamePolicy
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import PortPublication, Route, Service
-from mesh.sources.compose.limits import DEFAULT_LIMITS, ComposeLimits
-from mesh.sources.compose.model import ComposeFile, ComposeService
+from mesh.sources.compose.model import DEFAULT_LIMITS, ComposeFile, ComposeLimits, ComposeService
 from mesh.sources.compose.ports import endpoint_port_problems
 from mesh.sources.compose.source import load_compose_file, project_of
 

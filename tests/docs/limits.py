@@ -134,13 +134,13 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
     "Compose files": (
         Bound(
             "one file, and the `.env` beside it",
-            "{mesh.sources.compose.limits:ComposeLimits.file_bytes|B}",
+            "{mesh.sources.compose.model:ComposeLimits.file_bytes|B}",
             "`[source.compose] file_bytes`",
             "VM150, the last list stays in force",
         ),
         Bound(
             "keys, texts, lists and mappings of one file; lines of the `.env`",
-            "{mesh.sources.compose.limits:ComposeLimits.values}",
+            "{mesh.sources.compose.model:ComposeLimits.values}",
             "`[source.compose] values`",
             "VM150, the last list stays in force",
         ),
@@ -158,7 +158,7 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
         ),
         Bound(
             "problems that are kept of one file, errors before warnings",
-            "{mesh.sources.compose.limits:ComposeLimits.problems}",
+            "{mesh.sources.compose.model:ComposeLimits.problems}",
             "`[source.compose] problems`",
             "VM772 counts the others",
         ),

@@ -35,7 +35,7 @@ from mesh.host.firewall.programs import SystemPrograms
 from mesh.host.sysctl import PROC_SYS, router_settings
 from mesh.model.errors import MeshError
 from mesh.model.service import Endpoint, Name, Scheduler, Transport
-from mesh.sources.compose.limits import compose_limits
+from mesh.sources.compose.model import compose_limits
 from mesh.sources.compose.source import load_compose_file
 from mesh.sources.docker.client import CLIENT_ERRORS, explain_failure, open_client, shake_hands
 from mesh.sources.docker.engine_facts import LabelledContainer, ask_engine

@@ -12,7 +12,7 @@ from dotenv import dotenv_values
 
 from mesh.model.codes import Code
 from mesh.sources.compose.interpolate import ExpansionError
-from mesh.sources.compose.limits import ComposeLimits
+from mesh.sources.compose.model import ComposeLimits
 
 
 def read_dotenv(text: str, env: Mapping[str, str], limits: ComposeLimits) -> dict[str, str]:

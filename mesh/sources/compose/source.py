@@ -18,13 +18,17 @@ from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Instance
-from mesh.sources.compose.dotenv_file import read_dotenv
 from mesh.sources.compose.interpolate import ExpansionError
-from mesh.sources.compose.limits import DEFAULT_LIMITS, ComposeLimits
-from mesh.sources.compose.model import ComposeFile, ComposeService, merge_files, project_name
+from mesh.sources.compose.model import (
+    DEFAULT_LIMITS,
+    ComposeFile,
+    ComposeLimits,
+    ComposeService,
+    merge_files,
+    project_name,
+)
 from mesh.sources.compose.parse import read_compose_file
 from mesh.sources.compose.ports import endpoint_port_problems
-from mesh.util.free_memory import release_free_memory
 from mesh.util.regular_file import read_regular_file
 
 PIPE_PATIENCE = 5.0
@@ -165,6 +169,8 @@ class _ComposeListing:
 def _list(paths: Sequence[Path], env: Mapping[str, str], limits: ComposeLimits) -> _ComposeListing:
     listing = _list_files(paths, env, limits)
     if sum(stat[1] for stat in map(_stat, paths) if stat is not None) > LARGE:
+        from mesh.util.free_memory import release_free_memory  # noqa: PLC0415 -- `vipmesh check` seldom needs it
+
         release_free_memory()
     return listing
 
@@ -210,6 +216,8 @@ def _environment(path: Path, env: Mapping[str, str], limits: ComposeLimits) -> d
         text = read_regular_file(path, limits.file_bytes).decode("utf-8-sig")
     except FileNotFoundError:
         return dict(env)
+    from mesh.sources.compose.dotenv_file import read_dotenv  # noqa: PLC0415 -- few have such a file
+
     return read_dotenv(text, env, limits)
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
-from mesh.sources.compose.limits import DEFAULT_LIMITS, ComposeLimits
+from mesh.sources.compose.model import DEFAULT_LIMITS, ComposeLimits
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is not in every build of PyYAML
 _DEPTH_MAX = 100

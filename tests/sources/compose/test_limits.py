@@ -11,7 +11,7 @@ from mesh.model.codes import Code
 from mesh.model.problem import Severity
 from mesh.sources.compose.dotenv_file import parse_dotenv_value, resolve_dotenv
 from mesh.sources.compose.interpolate import ExpansionError, interpolate
-from mesh.sources.compose.limits import ComposeLimits
+from mesh.sources.compose.model import ComposeLimits
 from mesh.sources.compose.parse import read_compose_file
 from mesh.sources.compose.source import load_compose_file
 

@@ -459,8 +459,8 @@ class Settings:
         metadata={
             "source.compose.values": Setting(
                 values.number_parser(100, 10000000),
-                15000,
-                "a number of values such as 15000",
+                20000,
+                "a number of values such as 20000",
                 "how many keys, texts, lists and mappings a compose file may have, some hundred bytes of memory each; "
                 "the last list of a larger one stays in force",
             )

@@ -19,7 +19,7 @@ class ComposeLimits:
 
     file_bytes: int = 4 << 20
     """The most bytes of the file, and of the `.env` beside it."""
-    values: int = 15_000
+    values: int = 20_000
     """The most YAML values in it: keys, texts, lists, mappings and aliases."""
     problems: int = 1000
     """The most problems that are kept of it, errors before warnings; the rest is counted."""

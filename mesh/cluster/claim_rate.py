@@ -38,6 +38,8 @@ class ClaimRate:
         """Wishes that were claimed already and are wished for again, since the view is older."""
         self._waiting: dict[str, int] = {}
         """What each owner that waits would spend, the longest waiting one first."""
+        self._next = 0
+        """What the one that is next would spend; the others wait for it."""
 
     def admit(
         self, wishes: Sequence[ClaimRequest], services: Iterable[Service], claims: Claims, now: float
@@ -64,6 +66,7 @@ class ClaimRate:
                 waiting[owner] = costs[owner]
             else:
                 left -= costs[owner]
+        self._next = min(self._pace.at_once, next(iter(waiting.values()), 0))
         earlier = {owner: waiting[owner] for owner in self._waiting if owner in waiting}
         self._waiting = {**earlier, **waiting}
         names = frozenset(name for name, owner in named.items() if owner in waiting)
@@ -77,12 +80,11 @@ class ClaimRate:
         self._paid |= new
 
     def next_look(self, now: float) -> float | None:
-        """Return the seconds until one that waits may have its claims; None if none waits."""
+        """Return the seconds until the next one that waits may have its claims; None if none waits."""
         if self._pace is None or not self._waiting:
             return None
         self._refill(self._pace, now)
-        least = min(self._pace.at_once, *self._waiting.values())
-        return max(0.0, (least - self._left) * 60.0 / self._pace.per_minute)
+        return max(0.0, (self._next - self._left) * 60.0 / self._pace.per_minute)
 
     def problems(self) -> tuple[Problem, ...]:
         """Return the problem that services wait, while some do. Its text is the same for as long as it lasts."""

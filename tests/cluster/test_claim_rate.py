@@ -161,6 +161,17 @@ def test_an_owner_that_wants_more_than_the_allowance_gets_it_once_that_is_full()
     assert rate.next_look(0.0) == pytest.approx(10.0)
 
 
+def test_all_wait_for_the_next_one_and_nothing_is_looked_at_before_its_time() -> None:
+    rate = ClaimRate(ClaimPace(at_once=10, per_minute=60))
+    taken = evil(range(7))
+    rate.claimed(rate.admit([ClaimName(s.name, s.owner) for s in taken], taken, Claims(), 0.0), taken)
+    big, small = service("n0.test", owner="a/big"), service("small.test", owner="b/small")
+    wishes = [*(ClaimName(f"n{n}.test", big.owner) for n in range(5)), ClaimName(small.name, small.owner)]
+    assert rate.admit(wishes, [big, small], Claims(), 0.0) == ()
+    assert rate.next_look(0.0) == pytest.approx(2.0)
+    assert len(rate.admit(wishes, [big, small], Claims(), 3.0)) == 6
+
+
 def test_wishes_that_an_older_view_repeats_are_spent_once() -> None:
     rate, services = ClaimRate(PACE), evil(range(20))
     wishes = [ClaimName(s.name, s.owner) for s in services]

@@ -15,7 +15,7 @@ from mesh.config.name_policy import NamePolicy
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import PortPublication, Route, Service
-from mesh.sources.compose.model import ComposeFile, ComposeService
+from mesh.sources.compose.model import DEFAULT_LIMITS, ComposeFile, ComposeLimits, ComposeService
 from mesh.sources.compose.ports import endpoint_port_problems
 from mesh.sources.compose.source import load_compose_file, project_of
 
@@ -23,16 +23,21 @@ _WHERE = re.compile(r"(.*?)(?::(\d+))?(?::\d+)?", re.DOTALL)
 
 
 def check_files(
-    paths: Sequence[Path], env: Mapping[str, str], *, policy: NamePolicy, pool: Pool | None = None
+    paths: Sequence[Path],
+    env: Mapping[str, str],
+    *,
+    policy: NamePolicy,
+    pool: Pool | None = None,
+    limits: ComposeLimits = DEFAULT_LIMITS,
 ) -> list[Problem]:
     """Return every problem of the files, in order of `paths` and then of lines; each has `where`.
 
     `env` supplies the variables, the domain of `policy` completes bare names, and fixed VIPs must lie in `pool` unless
-    it is None.
+    it is None. `limits` bounds each file.
     """
     problems: list[Problem] = []
     for path in paths:
-        file = load_compose_file(path, env)
+        file = load_compose_file(path, env, limits)
         found = [*file.problems, *_check_services(file, project_of([path], [file]), policy, pool)]
         problems.extend(sorted(found, key=_line))
     return problems

@@ -72,7 +72,8 @@ class ClusterSync:
         self._retained = RetainedRecords(worker, answers)
         self._publisher = RecordPublisher(worker, store, record, NameGuard(worker, record, reports), writes)
         self._usage = UsageKeeper(worker, store, limits, writes) if limits is not None else None
-        self._claimer = Claimer(store, decide, reports, writes, self._usage)
+        pace = limits.pace if limits is not None else None
+        self._claimer = Claimer(store, decide, reports, writes, self._usage, pace=pace)
         self._assembler = ViewAssembler(
             store,
             ViewOverlay(worker, authority.refusal if authority is not None else lambda _: None),
@@ -97,9 +98,21 @@ class ClusterSync:
         """The other workers whose lease has ended and whose records are kept."""
         return self._retained.unleased_workers
 
-    def offer(self, services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> None:
-        """Replace the services and endpoints that this worker runs."""
-        records = encode_registration(self._worker, services, endpoints)
+    def encode_offer(self, services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> Mapping[str, bytes]:
+        """Return the records of an offer, to be passed to `offer` with it. Pure, so that a thread may do it."""
+        return encode_registration(self._worker, services, endpoints)
+
+    def offer(
+        self,
+        services: tuple[Service, ...],
+        endpoints: tuple[Endpoint, ...],
+        records: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Replace the services and endpoints that this worker runs. `records`: what `encode_offer` makes of them; None
+        encodes them now, which takes tens of microseconds each.
+        """
+        if records is None:
+            records = self.encode_offer(services, endpoints)
         if records != self._offered:
             self._offered = records
             self._publisher.offer(records, {endpoint.id: endpoint.run for endpoint in endpoints})

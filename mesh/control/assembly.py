@@ -39,6 +39,7 @@ from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 from mesh.sources import Source
 from mesh.store import Store
+from mesh.util.offload import compute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,10 +127,11 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     )
     own_endpoints = OwnEndpoints()
 
-    def offer(services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> None:
+    async def offer(services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> None:
         context.commands.declare(services, endpoints)
         own_endpoints.offer(endpoints)
-        sync.offer(services, endpoints)
+        records = await compute(len(services) + len(endpoints), partial(sync.encode_offer, services, endpoints))
+        sync.offer(services, endpoints, records)
 
     sources = SourceWatcher(
         config, parts.sources, drains=parts.drains, conditions=conditions, events=events, offer=offer

@@ -177,9 +177,13 @@ def record_events(before: EventRecord, moment: EventMoment) -> tuple[EventRecord
 
 
 def recording_effort(before: EventRecord, moment: EventMoment) -> int:
-    """Return the approximate number of endpoints that `record_events` will visit."""
-    groups = moment.known.groups
-    return sum(len(groups[owner].endpoints) for owner in _changed_owners(before, moment) if owner in groups)
+    """Return the approximate number of services and endpoints, those that are gone included, that `record_events` will
+    visit.
+    """
+    owners = _changed_owners(before, moment)
+    groups, recorded = moment.known.groups, before.services
+    now = sum(len(groups[owner].endpoints) for owner in owners if owner in groups)
+    return len(owners) + now + sum(len(recorded[owner].endpoints) for owner in owners if owner in recorded)
 
 
 def replay_endpoints(events: Iterable[PastEvent]) -> frozenset[EndpointKey]:

@@ -109,13 +109,17 @@ def make_plan(
 
 
 def planning_effort(view: ClusterView, before: Plan | None) -> int:
-    """The approximate number of services and endpoints that `make_plan` will visit."""
+    """The approximate number of services and endpoints, those that are gone included, that `make_plan` will visit."""
     if before is None or before.inputs is None:
         return len(view.endpoints) + len(view.services)
     known = before.inputs.view
     changed = changed_keys(known.groups, view.groups)
-    looked_at = sum(len(view.groups[owner].endpoints) for owner in changed if owner in view.groups)
-    return looked_at + (0 if view.services is known.services and view.claims is known.claims else len(view.services))
+    looked_at = sum(
+        len(groups[owner].endpoints) for groups in (known.groups, view.groups) for owner in changed if owner in groups
+    )
+    if view.services is known.services and view.claims is known.claims:
+        return looked_at
+    return looked_at + len(view.services) + len(known.services)
 
 
 def changed_servers(before: Plan, after: Plan) -> set[VirtualKey]:

@@ -1,7 +1,7 @@
 """Registers what the sources report: the instances on this worker, and problems with their labels."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -37,7 +37,7 @@ class SourceWatcher:
         drains: DrainRequests,
         conditions: LoopConditions,
         events: LoopEvents,
-        offer: Callable[[tuple[Service, ...], tuple[Endpoint, ...]], None],
+        offer: Callable[[tuple[Service, ...], tuple[Endpoint, ...]], Awaitable[None]],
     ) -> None:
         """`drains`: the drains that operators requested. `offer` is called with all services and endpoints of this
         worker.
@@ -108,7 +108,7 @@ class SourceWatcher:
         at = {known.id: source for source in reversed(self._sources) for known in self._found[source.name]}
         located = tuple(_located(i, p, at.get(i.id)) for i, p in offered.problems)
         self._conditions.found(ProblemPart.LABELS, located)
-        self._offer(offered.services, offered.endpoints)
+        await self._offer(offered.services, offered.endpoints)
 
 
 def _located(instance: Instance, problem: Problem, source: Source | None) -> Problem:

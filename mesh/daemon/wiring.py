@@ -70,13 +70,14 @@ from mesh.host.request_counts import RequestCounter
 from mesh.host.rlimits import DescriptorShares, raise_file_limit, share_descriptors
 from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
-from mesh.model.claims import ClaimLimits, ClaimQuotas
+from mesh.model.claims import ClaimLimits, ClaimPace, ClaimQuotas
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError, CodedText, MeshError
 from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.past_event import NumberedEvent
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
+from mesh.sources.compose.model import compose_limits
 from mesh.sources.compose.source import ComposeSource
 from mesh.sources.docker.client import outbound_address
 from mesh.sources.docker.engine import DockerEngine
@@ -93,6 +94,7 @@ from mesh.util.bulkhead import Bulkhead, contain_event_loop
 from mesh.util.offload import shorten_thread_switches
 from meshdns import bulkhead as dns_bulkhead
 from meshdns.acl import LOCAL_NETWORKS
+from meshdns.cache import ForwardCache
 from meshdns.forwarder import Forwarder, ForwardLimits
 from meshdns.server import NameServer, NameServerError, ServerRates
 from meshdns.service_records import reverse_domains
@@ -141,7 +143,7 @@ async def run_daemon(
     Raises `StartError`, `DataPlaneError`, `StoreError` or `AdminApiError` before anything was changed.
     """
     shorten_thread_switches()
-    shares = share_descriptors(raise_file_limit(), len(settings.dns_listen) + 1)
+    shares = share_descriptors(raise_file_limit(), len(settings.dns_listen) + 1, descriptor_shares(settings))
     contain_event_loop(asyncio.get_running_loop())
     dns_bulkhead.report_to(Bulkhead(DaemonPart.NAMES).caught)
     async with AsyncExitStack() as stack:
@@ -153,7 +155,12 @@ async def run_daemon(
         if isinstance(interface, MeshInterface):
             stack.push_async_callback(interface.close)
         engine = settings.source_docker_socket
-        prober = Prober(context.events.wake.set, max_in_flight=shares.checks, commands=_command_check(engine, context))
+        prober = Prober(
+            context.events.wake.set,
+            max_in_flight=shares.checks,
+            commands=_command_check(settings, context),
+            body_bytes=settings.probes_body_bytes,
+        )
         isolation = NetworkIsolation()
         plane, reason = await choose_data_plane(
             settings, interface, published, prober.suspect, isolation.barred, shares=shares
@@ -284,9 +291,23 @@ def _arrival_monitors(
     return (monitor,)
 
 
-def _command_check(engine: str | None, context: LoopContext) -> CommandCheck | None:
-    """The check by commands in containers of this engine; None without an engine."""
-    return None if engine is None else CommandCheck(DeclaredCommandRunner(DockerExec(engine), context.commands))
+def _command_check(settings: Settings, context: LoopContext) -> CommandCheck | None:
+    """The check by commands in containers of the engine; None without an engine."""
+    if settings.source_docker_socket is None:
+        return None
+    runner = DeclaredCommandRunner(DockerExec(settings.source_docker_socket), context.commands)
+    return CommandCheck(runner, settings.probes_commands, settings.probes_commands_per_second)
+
+
+def descriptor_shares(settings: Settings) -> DescriptorShares:
+    """How many of each kind may be open at a time if the limit of open files permits it."""
+    return DescriptorShares(
+        checks=settings.probes_concurrent,
+        dns_connections=settings.dns_tcp_connections,
+        admin_connections=settings.admin_connections,
+        proxied_connections=settings.dataplane_proxy_connections,
+        proxied_sessions=settings.dataplane_proxy_sessions,
+    )
 
 
 async def refuse_overlap(settings: Settings) -> None:
@@ -314,7 +335,7 @@ async def choose_data_plane(
     the real servers that a client may not reach, for a data plane behind which no rule of the host sees the client.
     """
     driver, pool = settings.dataplane_driver, settings.vip_pool
-    shares = shares or DescriptorShares()
+    shares = shares or descriptor_shares(settings)
     userspace = UserspaceDataPlane(
         interface,
         settings.dataplane_low_port_offset,
@@ -322,6 +343,7 @@ async def choose_data_plane(
         barred,
         connections=shares.proxied_connections,
         sessions=shares.proxied_sessions,
+        idle=(settings.dataplane_tcp_idle, settings.dataplane_udp_idle),
     )
     if driver is Driver.USERSPACE:
         return userspace, "asked for by [dataplane] driver"
@@ -429,7 +451,7 @@ def _name_server(settings: Settings, listen: Sequence[tuple[str, int]], zone: Zo
     )
     rates = ServerRates(queries=settings.dns_own_rate, refusals=settings.dns_refusal_rate)
     allowed = settings.dns_allow or LOCAL_NETWORKS
-    forwarder = Forwarder(upstreams, limits=limits)
+    forwarder = Forwarder(upstreams, limits=limits, cache=ForwardCache(octets=settings.dns_cache_bytes))
     return NameServer(listen, zone, forwarder, allowed=allowed, rates=rates, connections=connections)
 
 
@@ -440,7 +462,14 @@ def _sources(
     sources: list[ComposeSource | DockerSource] = []
     engines: list[ContainerEngine] = []
     if settings.source_compose_files:
-        sources.append(ComposeSource(settings.source_compose_files, env=environment, name=_source_name(sources)))
+        sources.append(
+            ComposeSource(
+                settings.source_compose_files,
+                env=environment,
+                name=_source_name(sources),
+                limits=compose_limits(settings),
+            )
+        )
     if settings.source_docker_socket is not None:
         rules = InstanceRules(
             domain=settings.dns_domain,
@@ -451,6 +480,8 @@ def _sources(
             labels=LabelRules(
                 settings.source_docker_image_labels, tuple(map(label_constraint, settings.source_docker_require))
             ),
+            most_labels=settings.source_docker_labels,
+            label_length=settings.source_docker_label_length,
         )
         docker = DockerSource(
             settings.source_docker_socket,
@@ -572,4 +603,5 @@ def _claim_limits(settings: Settings) -> ClaimLimits:
         settings.claims_owner_names,
         settings.claims_owner_ports,
     )
-    return ClaimLimits(settings.claims_grace, settings.claims_keep, quotas)
+    pace = ClaimPace(settings.claims_new_at_once, settings.claims_new_per_minute)
+    return ClaimLimits(settings.claims_grace, settings.claims_keep, quotas, pace)

@@ -1254,6 +1254,26 @@ class Code(Enum):
         (`ulimit -n`), and ports are in `net.ipv4.ip_local_port_range`.
         """,
     )
+    PROBLEMS_NOT_SHOWN = (
+        "VM772",
+        "A file has more problems than are shown",
+        """
+        So many problems of one compose file are kept, errors before warnings; this line counts the others. The setting
+        `[source.compose] problems` says how many, see docs/limits.md. Correct what is shown; the next look shows what
+        is left.
+        """,
+    )
+    CLAIM_RATE = (
+        "VM773",
+        "New services wait for their names, because too many are new at once",
+        """
+        The services of this worker ask for new names, VIPs or published ports faster than `[claims] new_at_once` and
+        `new_per_minute` permit, all of its projects together. What is held already is not counted, so that a start of
+        the host is not slowed down. The services that wait get theirs one after another, those of projects that hold
+        names first. If you start that many new services on purpose, raise the two settings; if not,
+        `vipmesh claims list` shows who holds what, and `vipmesh claims free` gives it back.
+        """,
+    )
     EVENT_OF_ENDPOINT = (
         "VM780",
         "An endpoint came, restarted or is gone",

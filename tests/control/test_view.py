@@ -10,7 +10,7 @@ from mesh.api.explain.query import explain
 from mesh.api.status import worker_status
 from mesh.control.planner import Plan, make_plan
 from mesh.control.snapshot import DetailedSnapshot, WorkerFacts, WorkerSnapshot
-from mesh.control.view import EffectiveView, ViewInputs, effective_view
+from mesh.control.view import EffectiveView, ViewInputs, effective_view, view_effort
 from mesh.health.panic import PanicInput, PanicState, ProbeEvidence
 from mesh.health.snapshot import HealthSnapshot
 from mesh.health.takeover import (
@@ -332,3 +332,15 @@ def test_endpoints_reported_as_serving_have_a_weight_in_the_planned_table(world:
     assert all(way.why_not or e.serving or e.why_not for way in explained for e in way.endpoints), (
         "or there is a reason"
     )
+
+
+def test_endpoints_that_come_and_go_are_counted_before_they_are_looked_at() -> None:
+    services = tuple(service(f"n{number}.test", owner=f"demo/n{number}") for number in range(20))
+    endpoints = tuple(Endpoint(f"demo/n{n}/1", f"demo/n{n}", ME, "10.2.0.1") for n in range(20))
+    there, gone = ViewInputs(ME, ClusterView(services, endpoints)), ViewInputs(ME, ClusterView())
+    panic = PanicInput(PanicState(), ProbeEvidence(frozenset()), 50, 0.0)
+    before = effective_view(there)
+    assert (view_effort(there, None, panic), view_effort(there, before, panic)) == (20, 0)
+    assert view_effort(gone, before, panic) == 20
+    same_services = ViewInputs(ME, replace(there.view, endpoints=()))
+    assert view_effort(same_services, before, panic) == 20

@@ -16,6 +16,9 @@ from mesh.config.labels.parse import KNOWN_LABELS, LABEL_PREFIXES
 from mesh.config.settings import SETTINGS, environment_variable, parse_settings
 from mesh.model.errors import SettingsError
 from mesh.model.service import Instance
+from mesh.sources.compose.dotenv_file import read_dotenv
+from mesh.sources.compose.interpolate import ExpansionError
+from mesh.sources.compose.model import ComposeLimits
 from mesh.sources.compose.parse import read_compose_file
 from mesh.sources.docker.events import event_meaning
 from mesh.sources.docker.gate import EventLines, convert_containers
@@ -83,16 +86,24 @@ def check_labels(data: bytes) -> None:
     assert len(view.endpoints) == len(registration.endpoints)
 
 
+FEW = ComposeLimits(file_bytes=4096, values=100, problems=3)
+"""Bounds that small files pass."""
+
+
 def check_compose(data: bytes) -> None:
-    """A compose file is services or problems."""
+    """A compose file is services or problems, a bounded number of them; so are the variables of a `.env`."""
     choices = ByteChoices(data)
     text = choices.pick(COMPOSE_FILES)
     for _ in range(choices.number(4)):
         at = choices.number(len(text) + 1)
         text = text[:at] + choices.text() + text[at + choices.number(20) :]
     text += choices.rest().decode("utf-8", "replace")
-    read = read_compose_file(text, "compose.yaml", {"A": "x" * 1000, "B": "${A}"})
-    check_shown(read.problems)
+    env = {"A": "x" * 1000, "B": "${A}"}
+    check_shown(read_compose_file(text, "compose.yaml", env).problems)
+    assert len(read_compose_file(text, "compose.yaml", env, FEW).problems) <= FEW.problems + 2
+    with suppress(ExpansionError):
+        known = read_dotenv(text, env, FEW)
+        assert sum(len(value) for name, value in known.items() if name not in env) <= FEW.characters
 
 
 def check_engine(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The content of compose files, as values that know where they were written."""
+"""The content of compose files, as values that know where they were written; and how much one file may have."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,43 @@ from ipaddress import ip_address
 from types import MappingProxyType
 
 from mesh.config.labels.values import LabelRefusedError, parse_port, quote_value
+from mesh.config.settings import Settings
 from mesh.model.codes import Code
 from mesh.model.problem import Problem
 from mesh.model.service import Address
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeLimits:
+    """The bounds of one compose file."""
+
+    file_bytes: int = 4 << 20
+    """The most bytes of the file, and of the `.env` beside it."""
+    values: int = 20_000
+    """The most YAML values in it: keys, texts, lists, mappings and aliases."""
+    problems: int = 1000
+    """The most problems that are kept of it, errors before warnings; the rest is counted."""
+
+    @property
+    def entries(self) -> int:
+        """The most entries that are read of it, with aliases and merge keys followed."""
+        return 4 * self.values
+
+    @property
+    def characters(self) -> int:
+        """The most characters of the texts that are read of it, with aliases and variables replaced."""
+        return 2 * self.file_bytes
+
+
+DEFAULT_LIMITS = ComposeLimits()
+"""The bounds of the default settings."""
+
+
+def compose_limits(settings: Settings) -> ComposeLimits:
+    """Return the bounds that the settings ask for."""
+    return ComposeLimits(
+        settings.source_compose_file_bytes, settings.source_compose_values, settings.source_compose_problems
+    )
 
 
 @dataclass(frozen=True, slots=True)

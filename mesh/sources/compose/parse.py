@@ -20,8 +20,15 @@ from mesh.config.labels.reader import LABEL_PREFIXES, is_secret_label
 from mesh.config.labels.values import LabelRefusedError, escape_unprintable, quote_value
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
-from mesh.sources.compose.interpolate import InterpolationError, interpolate
-from mesh.sources.compose.model import ComposeEndpoint, ComposeFile, ComposeService, parse_endpoint
+from mesh.sources.compose.interpolate import ExpansionError, InterpolationError, interpolate
+from mesh.sources.compose.model import (
+    DEFAULT_LIMITS,
+    ComposeEndpoint,
+    ComposeFile,
+    ComposeLimits,
+    ComposeService,
+    parse_endpoint,
+)
 from mesh.sources.compose.yaml_nodes import (
     YamlEntry,
     YamlError,
@@ -44,25 +51,70 @@ _NOT_FOLLOWED = {
 }
 
 
-def read_compose_file(text: str, filename: str, env: Mapping[str, str]) -> ComposeFile:
+def read_compose_file(
+    text: str, filename: str, env: Mapping[str, str], limits: ComposeLimits = DEFAULT_LIMITS
+) -> ComposeFile:
     """Read one file. `filename` only names it in messages, `env` provides the variables. Raises nothing."""
-    reader = _ComposeReader(filename, env)
+    reader = _ComposeReader(filename, env, limits)
     try:
-        return reader.read(load_graph(text))
+        return reader.read(load_graph(text, limits))
     except YamlError as error:
         where = f"{filename}:{error.line}" + (f":{error.column}" if error.column else "")
         problem = Problem(error.code, Severity.ERROR, "the file", error.reason, error.remedy, where=where)
-        return ComposeFile(None, {}, (*reader.problems, problem), broken=True)
+        return ComposeFile(None, {}, (*reader.problems.kept(filename), problem), broken=True)
+
+
+class _FileProblems:
+    """Keeps a bounded number of the problems of one file: errors before warnings, and the count of the rest."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._found = 0
+        self._of: dict[Severity, list[tuple[int, Problem]]] = {}
+        """The first problems of each severity, each with its number."""
+
+    def add(self, problem: Problem) -> None:
+        """Take the next problem."""
+        self._found += 1
+        kept = self._of.setdefault(problem.severity, [])
+        if len(kept) < self._most:
+            kept.append((self._found, problem))
+
+    def kept(self, filename: str) -> tuple[Problem, ...]:
+        """Return the problems that are kept, in the order in which they were found, and one that counts the rest."""
+        errors = self._of.get(Severity.ERROR, [])
+        others = [each for severity, found in self._of.items() if severity is not Severity.ERROR for each in found]
+        chosen = sorted([*errors, *sorted(others, key=_number)[: self._most - len(errors)]], key=_number)
+        kept = tuple(problem for _, problem in chosen)
+        left = self._found - len(kept)
+        if not left:
+            return kept
+        rest = Problem(
+            Code.PROBLEMS_NOT_SHOWN,
+            Severity.ERROR if len(errors) == self._most else Severity.WARNING,
+            "the file",
+            f"it has {left} more problems, which are not shown",
+            "correct those that are shown, or raise [source.compose] problems",
+            where=filename,
+        )
+        return (*kept, rest)
+
+
+def _number(numbered: tuple[int, Problem]) -> int:
+    return numbered[0]
 
 
 class _ComposeReader:
     """Reads one graph of YAML nodes and collects its problems."""
 
-    def __init__(self, filename: str, env: Mapping[str, str]) -> None:
-        self.problems: list[Problem] = []
+    def __init__(self, filename: str, env: Mapping[str, str], limits: ComposeLimits) -> None:
+        self.problems = _FileProblems(limits.problems)
         self._filename = filename
         self._env = env
-        self._walk = YamlWalker()
+        self._walk = YamlWalker(limits)
+        self._limits = limits
+        self._characters = limits.characters
+        """How many characters of texts may still be read."""
 
     def read(self, root: yaml.Node | None) -> ComposeFile:
         if root is None:
@@ -96,7 +148,7 @@ class _ComposeReader:
             for name, entry in self._services(root, top).items()
             if (service := self._service(name, entry)) is not None
         }
-        return ComposeFile(project, services, tuple(self.problems), broken)
+        return ComposeFile(project, services, self.problems.kept(self._filename), broken)
 
     def _project(self, entry: YamlEntry) -> str | None:
         text = self._scalar(entry, "name", "write a project name such as demo")
@@ -248,6 +300,7 @@ class _ComposeReader:
         if not isinstance(node, yaml.ScalarNode):
             self._error(Code.COMPOSE_STRUCTURE, line, subject, "the value is not a single text", remedy, label=label)
             return None
+        self._spend(len(node.value), line)  # an alias is the same long text again and again
         text = scalar_text(node)
         if text.lower() != node.value.lower() and not _is_null(node) and (label or "").startswith(LABEL_PREFIXES):
             if is_secret_label(label or ""):
@@ -257,10 +310,13 @@ class _ComposeReader:
                 remedy = f"write {quote_value(node.value)} with the quotes"
             self._warn(Code.COMPOSE_VALUE_CHANGED_BY_YAML, line, subject, reason, remedy, label=label)
         try:
-            text, unset = interpolate(text, self._env)
+            text, unset = interpolate(text, self._env, self._characters)
+        except ExpansionError:
+            raise self._too_long(line) from None
         except InterpolationError as error:
             self._error(error.code, line, subject, error.reason, error.remedy, label=label)
             return None
+        self._spend(max(0, len(text) - len(node.value)), line)
         for name in map(escape_unprintable, unset[:_UNSET_SHOWN]):
             reason = f"variable {name} is not set and counts as empty"
             self._warn(Code.COMPOSE_VARIABLE, line, subject, reason, f"set {name}", label=label)
@@ -268,6 +324,20 @@ class _ComposeReader:
             reason = f"{len(unset) - _UNSET_SHOWN} more variables are not set and count as empty"
             self._warn(Code.COMPOSE_VARIABLE, line, subject, reason, "set them", label=label)
         return text
+
+    def _spend(self, characters: int, line: int) -> None:
+        self._characters -= characters
+        if self._characters < 0:
+            raise self._too_long(line)
+
+    def _too_long(self, line: int) -> YamlError:
+        return YamlError(
+            Code.COMPOSE_NOT_YAML,
+            line,
+            0,
+            f"its values have more than {self._limits.characters} characters with aliases and variables replaced",
+            "write shorter values, or raise [source.compose] file_bytes",
+        )
 
     def _warn_tag(self, entry: YamlEntry, subject: str) -> None:
         if entry.node.tag.startswith("!"):
@@ -280,10 +350,10 @@ class _ComposeReader:
     def _error(
         self, code: Code, line: int, subject: str, reason: str, remedy: str, *, label: str | None = None
     ) -> None:
-        self.problems.append(Problem(code, Severity.ERROR, subject, reason, remedy, label, self._where(line)))
+        self.problems.add(Problem(code, Severity.ERROR, subject, reason, remedy, label, self._where(line)))
 
     def _warn(self, code: Code, line: int, subject: str, reason: str, remedy: str, *, label: str | None = None) -> None:
-        self.problems.append(Problem(code, Severity.WARNING, subject, reason, remedy, label, self._where(line)))
+        self.problems.add(Problem(code, Severity.WARNING, subject, reason, remedy, label, self._where(line)))
 
 
 def _is_null(node: yaml.Node) -> bool:

@@ -12,23 +12,29 @@ Several files are one project, as with `docker compose -f a -f b`: later files o
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
-
-from dotenv import dotenv_values
-from dotenv.variables import parse_variables
 
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Instance
-from mesh.sources.compose.model import ComposeFile, ComposeService, merge_files, project_name
+from mesh.sources.compose.interpolate import ExpansionError
+from mesh.sources.compose.model import (
+    DEFAULT_LIMITS,
+    ComposeFile,
+    ComposeLimits,
+    ComposeService,
+    merge_files,
+    project_name,
+)
 from mesh.sources.compose.parse import read_compose_file
 from mesh.sources.compose.ports import endpoint_port_problems
 from mesh.util.regular_file import read_regular_file
 
 PIPE_PATIENCE = 5.0
 """Seconds that a program has to write a compose file into a pipe."""
+LARGE = 1 << 17
+"""Bytes of all files above which the memory that they took is given back to the system."""
 _RESTS_AT_MOST = 20  # after that, a file that still changes is read all the same
 
 
@@ -45,12 +51,14 @@ class ComposeSource:
         *,
         env: Mapping[str, str],
         name: str = "source 0",
+        limits: ComposeLimits = DEFAULT_LIMITS,
         interval: float = 1.0,
         rest: float = 0.1,
     ) -> None:
         self.name = name
         self._files = tuple(files)
         self._env = env
+        self._limits = limits
         self._interval = interval
         self._rest = rest
         self._look = asyncio.Event()
@@ -68,7 +76,7 @@ class ComposeSource:
 
     def read(self) -> tuple[tuple[Instance, ...], tuple[Problem, ...]]:
         """Read the files now: return the instances, ordered by ID, and the problems. No instances if one is broken."""
-        listing = _list(self._files, self._env)
+        listing = _list(self._files, self._env, self._limits)
         self._take(listing)
         return listing.instances, listing.problems
 
@@ -77,7 +85,7 @@ class ComposeSource:
         told: tuple[tuple[Instance, ...], tuple[Problem, ...]] | None = None
         while True:
             before = await asyncio.to_thread(_fingerprint, self._files)
-            listing = await asyncio.to_thread(_list, self._files, self._env)
+            listing = await asyncio.to_thread(_list, self._files, self._env, self._limits)
             self._take(listing)
             if listing.trouble is None and (listing.instances, listing.problems) != told:
                 told = listing.instances, listing.problems
@@ -122,11 +130,16 @@ class ComposeSource:
         return True
 
 
-def load_compose_file(path: Path, env: Mapping[str, str]) -> ComposeFile:
+def load_compose_file(path: Path, env: Mapping[str, str], limits: ComposeLimits = DEFAULT_LIMITS) -> ComposeFile:
     """Read one file with the `.env` beside it. A file that cannot be read counts as broken."""
+    variables = path.parent / ".env"
     try:
-        known = _environment(path.parent / ".env", env)
-        return read_compose_file(read_regular_file(path, patience=PIPE_PATIENCE).decode("utf-8-sig"), str(path), known)
+        known = _environment(variables, env, limits)
+        # Not kept as bytes while it is parsed: it may have megabytes.
+        text = read_regular_file(path, limits.file_bytes, patience=PIPE_PATIENCE).decode("utf-8-sig")
+        return read_compose_file(text, str(path), known, limits)
+    except ExpansionError as error:
+        return _unreadable(variables, error.reason, error.remedy)
     except OSError as error:
         name, reason = error.filename or path, error.strerror or str(error)
         return _unreadable(name, f"it cannot be read: {reason}", "name a file that exists and is readable")
@@ -153,8 +166,17 @@ class _ComposeListing:
     trouble: CodedText | None = None
 
 
-def _list(paths: Sequence[Path], env: Mapping[str, str]) -> _ComposeListing:
-    files = [load_compose_file(path, env) for path in paths]
+def _list(paths: Sequence[Path], env: Mapping[str, str], limits: ComposeLimits) -> _ComposeListing:
+    listing = _list_files(paths, env, limits)
+    if sum(stat[1] for stat in map(_stat, paths) if stat is not None) > LARGE:
+        from mesh.util.free_memory import release_free_memory  # noqa: PLC0415 -- `vipmesh check` seldom needs it
+
+        release_free_memory()
+    return listing
+
+
+def _list_files(paths: Sequence[Path], env: Mapping[str, str], limits: ComposeLimits) -> _ComposeListing:
+    files = [load_compose_file(path, env, limits) for path in paths]
     problems = tuple(problem for file in files for problem in file.problems)
     broken = [file for file in files if file.broken]
     if broken:
@@ -185,20 +207,18 @@ def _stat(path: Path) -> tuple[int, int, int] | None:
     return status.st_mtime_ns, status.st_size, status.st_ino
 
 
-def _environment(path: Path, env: Mapping[str, str]) -> dict[str, str]:
+def _environment(path: Path, env: Mapping[str, str], limits: ComposeLimits) -> dict[str, str]:
     """Return the variables of a `.env` file, if there is one, overridden by those of the process.
 
-    python-dotenv would replace `${VAR}` from this process's own environment; here `env` counts.
+    Raises `OSError`, `UnicodeDecodeError`, and `ExpansionError` if its values are too long with variables replaced.
     """
     try:
-        text = read_regular_file(path).decode("utf-8-sig")
+        text = read_regular_file(path, limits.file_bytes).decode("utf-8-sig")
     except FileNotFoundError:
         return dict(env)
-    known = dict(env)
-    for name, value in dotenv_values(stream=StringIO(text), interpolate=False).items():
-        if value is not None and name not in env:
-            known[name] = "".join(atom.resolve(known) for atom in parse_variables(value))
-    return known
+    from mesh.sources.compose.dotenv_file import read_dotenv  # noqa: PLC0415 -- few have such a file
+
+    return read_dotenv(text, env, limits)
 
 
 def _unreadable(path: object, reason: str, remedy: str) -> ComposeFile:

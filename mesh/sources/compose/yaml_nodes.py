@@ -2,7 +2,8 @@
 
 The code reads the graph instead of the values, since every message names the line. In the graph an alias is the same
 node again, so anchors cost nothing until they are followed; `YamlWalker` follows them within a budget. The nesting
-depth of the text is checked first: the C parser recurses on the C stack and would crash the process.
+depth of the text is checked first: the C parser recurses on the C stack and would crash the process. So is the number
+of values: each node takes some hundred bytes, however short its text is.
 
 Scalars become text as compose converts them (yaml.v3 of Go, then fmt.Sprint): `true` and numbers in their shortest
 form, null as empty, quoted scalars as written.
@@ -17,11 +18,10 @@ import yaml
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
+from mesh.sources.compose.model import DEFAULT_LIMITS, ComposeLimits
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is not in every build of PyYAML
 _DEPTH_MAX = 100
-_ENTRIES_MAX = 200_000
-_TEXT_MAX = 4 * 2**20
 
 _WORDS = {"true": "true", "True": "true", "TRUE": "true", "false": "false", "False": "false", "FALSE": "false"}
 _WORDS |= dict.fromkeys(("", "~", "null", "Null", "NULL"), "")
@@ -63,18 +63,18 @@ class DuplicateKey:
     second: int
 
 
-def load_graph(text: str) -> yaml.Node | None:
+def load_graph(text: str, limits: ComposeLimits = DEFAULT_LIMITS) -> yaml.Node | None:
     """Return the root of the only document, or None if the text has nothing but comments. Raises `YamlError`."""
-    if len(text) > _TEXT_MAX:
+    if len(text) > limits.file_bytes:
         raise YamlError(
             Code.COMPOSE_NOT_YAML,
             1,
             0,
-            f"the file is larger than {_TEXT_MAX // 2**20} MiB",
-            "split it into several files",
+            f"the file is larger than {_shown_size(limits.file_bytes)}",
+            "split it into several files, or raise [source.compose] file_bytes",
         )
     try:
-        _check_depth(text)
+        _check_size(text, limits.values)
         root: yaml.Node | None = yaml.compose(text, Loader=_LOADER)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -99,15 +99,30 @@ def load_graph(text: str) -> yaml.Node | None:
     return root
 
 
-def _check_depth(text: str) -> None:
-    depth = 0
+def _check_size(text: str, most: int) -> None:
+    """Raise `YamlError` for a text that is nested too deeply or has more values than `most`."""
+    depth = values = 0
     for event in yaml.parse(text, Loader=_LOADER):
+        values += isinstance(event, yaml.NodeEvent)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if depth > _DEPTH_MAX:
-            raise _too_deep(event.start_mark.line + 1 if event.start_mark else 1)
+            raise _too_deep(line)
+        if values > most:
+            raise YamlError(
+                Code.COMPOSE_NOT_YAML,
+                line,
+                0,
+                f"it has more than {most} keys and values",
+                "split it into several files, or raise [source.compose] values",
+            )
+
+
+def _shown_size(size: int) -> str:
+    return f"{size >> 20} MiB" if size % (1 << 20) == 0 else f"{size} bytes"
 
 
 def _too_deep(line: int) -> YamlError:
@@ -149,8 +164,8 @@ def _twice(node: yaml.MappingNode) -> Iterator[DuplicateKey]:
 class YamlWalker:
     """Reads mappings of one graph, with `<<` followed, within a budget of entries."""
 
-    def __init__(self) -> None:
-        self._left = _ENTRIES_MAX
+    def __init__(self, limits: ComposeLimits = DEFAULT_LIMITS) -> None:
+        self._most = self._left = limits.entries
         self._merging: set[int] = set()
 
     def entries(self, node: yaml.MappingNode) -> dict[str, YamlEntry]:
@@ -219,7 +234,7 @@ class YamlWalker:
     def _spend(self, node: yaml.Node) -> None:
         self._left -= 1
         if self._left < 0:
-            reason = f"aliases expand to more than {_ENTRIES_MAX} entries"
+            reason = f"aliases expand to more than {self._most} entries"
             raise YamlError(Code.COMPOSE_NOT_YAML, line_of(node), 0, reason, "write the entries without aliases")
 
 

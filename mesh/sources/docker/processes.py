@@ -78,7 +78,8 @@ class ProcContainerProcesses(ContainerProcesses):
         self._search(frozenset(wanted))
         seen = {}
         for container in self._found.keys() & set(wanted):
-            running = {process for process in self._found[container] if self.is_running(process)}
+            # As it is now: the parent of a container's first process ends while it starts, and another one adopts it.
+            running = {now for was in self._found[container] if (now := self._process(was.pid)) == was}
             self._found[container] = running
             if running and (observed := self._observe(min(running, key=lambda each: (each.began, each.pid)))):
                 seen[container] = observed

@@ -155,6 +155,15 @@ class TestProc:
         host.start(A, None)
         assert host.processes.look({A})[A].interfaces == frozenset()
 
+    def test_a_process_whose_parent_has_ended_is_seen_once_another_one_has_adopted_it(self, host: ProcHost) -> None:
+        host.add(60, "0::/system.slice/docker.service\n")
+        host.add(200, f"0::/docker/{A}\n", parent=60, address="172.18.0.2")
+        assert len(host.processes.look({A})[A].interfaces) == 1
+        host.remove(60)
+        assert host.processes.look({A}) == {}
+        (host.proc / "200/stat").write_text(stat(parent=str(ENGINE), began="2000"))
+        assert len(host.processes.look({A})[A].interfaces) == 1
+
     @pytest.mark.parametrize("name", ["stat", "cgroup", "net/dev"])
     def test_what_is_hidden_is_not_seen(self, host: ProcHost, name: str) -> None:
         pid = host.start(A, "172.18.0.2")

@@ -11,6 +11,7 @@ engine starts it again. Needs root.
 """
 
 import asyncio
+import math
 import random
 import socket
 import statistics
@@ -51,7 +52,7 @@ class Answers:
     failed: int = 0
     late: int = 0
     back: float = 0.0
-    """The loop time of the first answer after the newest connection that failed or was late, in seconds."""
+    """When the first connection was answered that was opened after the engine had ended, by the loop's clock."""
 
 
 @dataclass
@@ -97,9 +98,9 @@ async def _count(client: Namespace, found: Restart, way: str, where: tuple[str, 
     if not answered or loop.time() > opened + LATE:
         answers.failed += not answered
         answers.late += 1
-        found.last, answers.back = max(found.last, opened), 0.0 if not answered else answers.back
-    if answered and found.gone:
-        answers.back = answers.back or loop.time()
+        found.last = max(found.last, opened)
+    if answered and 0 < found.gone < opened:
+        answers.back = min(answers.back or math.inf, loop.time())
 
 
 async def restarted(engine: Engine, client: Namespace, vip: str, options: Sequence[str]) -> Restart:

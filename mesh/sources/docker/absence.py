@@ -187,6 +187,10 @@ class EngineAbsence:
                 self._begun[id] = observed.process, begun
         return before != (len(self._ended), len(self._begun), len(self._over))
 
+    def has_seen_end(self, id: str) -> bool:
+        """Return whether a container ended while the engine was away."""
+        return id in self._ended or id in self._over
+
     def listing(self, rules: InstanceRules) -> InstanceListing:
         """Return the instances by the last look."""
         return listing_without_engine(

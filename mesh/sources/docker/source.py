@@ -264,7 +264,7 @@ class DockerSource(Source):
         cost = sum(parse_cost(each.labels or {}) for each in containers)
         self._good = await compute(cost, partial(absence.listing, self._present_rules()))
         for id, instance_id in before.containers.items():
-            if id not in self._good.containers:
+            if id not in self._good.containers and absence.has_seen_end(id):
                 self._on_ended(instance_id, before.names.get(instance_id), None, False)
         return self._good
 

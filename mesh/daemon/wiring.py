@@ -15,6 +15,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
+from mesh.api.channel.certificates import ChannelCertificates
+from mesh.api.channel.https import HttpsWorkerChannel
 from mesh.api.connectivity.plan import PlanFacts
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi
@@ -25,6 +27,7 @@ from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, PrivateAnswers, Settings, secret_files
 from mesh.control.arrival_watcher import PassiveSources
 from mesh.control.assembly import ControlLoop, LoopParts, control_loop
+from mesh.control.cluster_follower import PeerDirectory
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.dns_zone import ZonePublisher
 from mesh.control.drain_requests import DrainRequests
@@ -238,6 +241,7 @@ async def run_daemon(
             connectivity=connectivity,
             past=PastEventsHandler(lambda: settings.node_name, settings.dns_domain, ring),
             claims=ClaimActions(store),
+            channel=_channel(settings, loop.peers, stack),
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -267,6 +271,16 @@ async def run_daemon(
             await stop.wait()
             for part in parts:
                 part.cancel()
+
+
+def _channel(settings: Settings, peers: PeerDirectory, stack: AsyncExitStack) -> HttpsWorkerChannel:
+    """What asks other workers; it is closed with the stack."""
+    certificates = None
+    if settings.admin_cert is not None and settings.admin_client_ca is not None:
+        certificates = ChannelCertificates(settings.admin_cert, settings.admin_key, settings.admin_client_ca)
+    channel = HttpsWorkerChannel(peers, certificates)
+    stack.push_async_callback(channel.close)
+    return channel
 
 
 def _arrival_monitors(

@@ -51,8 +51,8 @@ class FakeWorkerChannel(WorkerChannel):
         """The reply by worker and path. Any other path is refused with status 404."""
         self.hung: set[str] = set()
         """Workers that never answer."""
-        self.failures: dict[str, ChannelError] = {}
-        """What is raised when a worker is asked."""
+        self.failures: dict[tuple[str, str], ChannelError] = {}
+        """What is raised, by worker and path."""
         self.asked: list[tuple[str, str]] = []
         """Worker and path of each request."""
 
@@ -78,8 +78,8 @@ class FakeWorkerChannel(WorkerChannel):
         self.asked.append((worker, path))
         if worker in self.hung:
             raise ChannelError(Code.CHANNEL_NO_ANSWER, f"worker {worker}: no answer within {deadline:g} s")
-        if worker in self.failures:
-            raise self.failures[worker]
+        if (worker, path) in self.failures:
+            raise self.failures[worker, path]
         found = self.answers.get((worker, path))
         if found is None:
             raise ChannelError(Code.CHANNEL_REFUSED, f"worker {worker}: it refuses the request with status 404", 404)

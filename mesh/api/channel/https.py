@@ -97,6 +97,8 @@ class HttpsWorkerChannel(WorkerChannel):
             await pooled.session.close()
 
     async def _get(self, worker: str, path: str, accept: str, most: int) -> ChannelReply:
+        if self._certificates is None and worker in self.others():
+            raise ChannelError(Code.CHANNEL_WITHOUT_CERTIFICATE, _NO_CERTIFICATE)
         at = self.address(worker)
         if self._certificates is None:
             raise ChannelError(Code.CHANNEL_WITHOUT_CERTIFICATE, _NO_CERTIFICATE)

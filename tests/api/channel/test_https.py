@@ -318,3 +318,15 @@ async def test_many_hung_workers_delay_a_question_no_longer_than_its_deadline(tm
         async with asyncio.timeout(PATIENCE):
             found: Sequence[object] = await asyncio.gather(*asked, return_exceptions=True)
     assert {getattr(each, "code", None) for each in found} == {Code.CHANNEL_NO_ANSWER}
+
+
+async def test_over_ipv6(tmp_path: Path) -> None:
+    make(tmp_path)
+    worker = ScriptedWorker(with_body(STATUS))
+    server = await asyncio.start_server(worker.serve, "::1", 0, ssl=server_tls(tmp_path, "w2"))
+    at = RealKey("::1", server.sockets[0].getsockname()[1])
+    async with server, asking(tmp_path, {"w2": at}) as channel:
+        assert (await channel.ask("w2", "/v1/status", deadline=PATIENCE)).body == STATUS
+        await channel.close()
+        async with asyncio.timeout(PATIENCE):
+            await worker.closed.wait()

@@ -6,13 +6,22 @@ are one line, with the first of them and how many more there are.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from mesh.cli.output import printable
 
 SAME_WITHIN = 5.0
 """Seconds within which workers notice the same; their clocks may differ by as much."""
 _MAX_COLUMN = 32
+
+
+class EventsNote(NamedTuple):
+    """What the reader must know of a document of events."""
+
+    text: str
+    code: str | None
+    about: str
+    """The same while it lasts, whatever figures the text has."""
 
 
 class ClusterEventLines:
@@ -49,8 +58,8 @@ def events_with_worker(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [{"worker": document["worker"], **each} for each in document["events"]]
 
 
-def notes_about(document: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
-    """Yield what the reader must know of the document, each with its code: who is missing, whose clock differs."""
+def notes_about(document: Mapping[str, Any]) -> Iterator[EventsNote]:
+    """Yield what the reader must know of the document: whose clock differs, what cannot be read, who is missing."""
     missing: dict[tuple[str, str | None], list[str]] = {}
     for worker in document.get("workers", ()):
         name, ahead = worker["worker"], worker.get("clock")
@@ -58,13 +67,17 @@ def notes_about(document: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]
             missing.setdefault((worker["error"], worker.get("code")), []).append(name)
         if ahead is not None:
             way = "ahead of" if ahead > 0 else "behind"
-            yield f"the clock of worker {name} is {abs(ahead):g} s {way} that of {document['worker']}", None
+            text = f"the clock of worker {name} is {abs(ahead):g} s {way} that of {document['worker']}"
+            yield EventsNote(text, None, f"clock {name}")
         if worker.get("unreadable"):
-            yield f"{worker['unreadable']} events of {name} cannot be read by {document['worker']}; update it", None
+            text = f"{worker['unreadable']} events of {name} cannot be read by {document['worker']}; update it"
+            yield EventsNote(text, None, f"unreadable {name}")
     for (reason, code), names in missing.items():
-        yield f"without the events of {', '.join(sorted(names))}: {reason}", code
+        text = f"without the events of {', '.join(sorted(names))}: {reason}"
+        yield EventsNote(text, code, text)
     if document.get("dropped"):
-        yield f"without the {document['dropped']} oldest events; ask for less with --since, NAME or --worker", None
+        text = f"without the {document['dropped']} oldest events; ask for less with --since, NAME or --worker"
+        yield EventsNote(text, None, "dropped")
 
 
 def _merged(events: Sequence[Mapping[str, Any]]) -> Iterable[tuple[Mapping[str, Any], list[str]]]:

@@ -52,8 +52,8 @@ def _print_all(document: Mapping[str, Any], options: argparse.Namespace) -> None
         alone = len(document.get("workers", ())) <= 1
         who = f"worker {document['worker']} has kept no" if alone else "the workers have kept no"
         print(printable(f"{who} events{about}"))
-    for text, code in notes_about(document):
-        complain(text, code)
+    for note in notes_about(document):
+        complain(note.text, note.code)
 
 
 def _followed(daemon: AdminClient, options: argparse.Namespace) -> Iterator[tuple[Mapping[str, Any], str]]:
@@ -64,13 +64,14 @@ def _followed(daemon: AdminClient, options: argparse.Namespace) -> Iterator[tupl
         return
     last: dict[str, int] = {}
     answered = dict.fromkeys((worker["worker"] for worker in first.get("workers", ())), time.monotonic())
-    told: set[tuple[str, str | None]] = set()
+    told: set[str] = set()
     document = first
     while True:
-        for note in notes_about(document):
-            if note not in told:
-                told.add(note)
-                complain(*note)
+        notes = list(notes_about(document))
+        for note in notes:
+            if note.about not in told:
+                complain(note.text, note.code)
+        told = {note.about for note in notes}
         lines = ClusterEventLines(document)
         for each in events_with_worker(document):
             if each["number"] > last.get(each["worker"], 0):

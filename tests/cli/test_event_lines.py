@@ -69,7 +69,7 @@ def test_what_the_reader_must_know() -> None:
         {"worker": "w6", "error": "worker w6: no answer", "code": "VM676"},
         dropped=7,
     )
-    assert list(notes_about(found)) == [
+    assert [(note.text, note.code) for note in notes_about(found)] == [
         ("the clock of worker w4 is 2.5 s ahead of that of w1", None),
         ("the clock of worker w5 is 3600 s behind that of w1", None),
         ("2 events of w5 cannot be read by w1; update it", None),
@@ -77,3 +77,10 @@ def test_what_the_reader_must_know() -> None:
         ("without the events of w6: worker w6: no answer", "VM676"),
         ("without the 7 oldest events; ask for less with --since, NAME or --worker", None),
     ]
+
+
+def test_a_note_is_the_same_while_it_lasts() -> None:
+    first, later = (
+        [note.about for note in notes_about(document([], W1, {"worker": "w2", "clock": clock}))] for clock in (2.5, 2.6)
+    )
+    assert first == later

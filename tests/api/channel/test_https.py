@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import uvloop
 from typing_extensions import override
 
 from mesh.api.channel import https
@@ -330,3 +331,20 @@ async def test_over_ipv6(tmp_path: Path) -> None:
         await channel.close()
         async with asyncio.timeout(PATIENCE):
             await worker.closed.wait()
+
+
+def test_on_the_event_loop_of_the_daemon(tmp_path: Path) -> None:
+    make(tmp_path)
+    holders = [(CertificateHolder("w2", is_worker=True), ["127.0.0.1", "w2.host"])]
+    make_certificates(tmp_path, holders, datetime.now(UTC), 90)
+
+    async def ask() -> None:
+        worker = ScriptedWorker(with_body(STATUS))
+        async with AsyncExitStack() as stack:
+            at = await stack.enter_async_context(listening(worker, server_tls(tmp_path, "w2")))
+            channel = await stack.enter_async_context(asking(tmp_path, {"w2": at, "w2.host": at}))
+            assert (await refusal(channel, "w2.host")).code is Code.CHANNEL_TLS
+            assert worker.requests == []
+            assert (await channel.ask("w2", "/v1/status", deadline=PATIENCE)).body == STATUS
+
+    uvloop.run(ask())

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 from mesh.cli.access import AdminAccess, find_access, read_token
 from mesh.model.codes import Code
@@ -168,6 +169,12 @@ class AdminClient:
         return tls
 
 
+def path_of(options: argparse.Namespace, what: str) -> str:
+    """Return the path of what is asked: below `/v1/`, of the worker that is named with `--worker` if one is."""
+    worker = getattr(options, "worker", None)
+    return f"/v1/{what}" if worker is None else f"/v1/workers/{quote(worker, safe='')}/{what}"
+
+
 def _refusal(listen: str, answer: http.client.HTTPResponse) -> DaemonUnreachableError:
     """Return what a response with an error says."""
     body = answer.read(MAX_REASON * 4)
@@ -180,9 +187,21 @@ def _refusal(listen: str, answer: http.client.HTTPResponse) -> DaemonUnreachable
         return DaemonUnreachableError(Code.ADMIN_UNAUTHORIZED, text)
     known = {str(code): code for code in Code}
     code = known.get(answer.headers.get("Vipmesh-Code", ""), Code.REQUEST_REFUSED)
+    if code in _OF_THE_CHANNEL:
+        return DaemonUnreachableError(code, reason)  # it names the worker that it is about
     return DaemonUnreachableError(code, f"{listen} refuses the request with status {answer.status}: {reason}")
 
 
+_OF_THE_CHANNEL = frozenset(
+    {
+        Code.CHANNEL_WITHOUT_CERTIFICATE,
+        Code.CHANNEL_NO_ADDRESS,
+        Code.CHANNEL_TLS,
+        Code.CHANNEL_REFUSED,
+        Code.CHANNEL_NO_ANSWER,
+    }
+)
+"""Codes of what keeps a worker from asking another one."""
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
 """Reasons of OpenSSL for a server that does not speak TLS."""
 _OTHER_NAME = frozenset({62, 64})

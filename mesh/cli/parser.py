@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.set_defaults(of="doctor")
 
     status = verbs.add_parser("status", help="show the services, endpoints and problems of a running daemon")
-    _asks(status)
+    _asks(status, others=True)
     status.set_defaults(of="status")
 
     top = verbs.add_parser("top", help="show the traffic of each service, updated continuously")
@@ -52,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     explain = verbs.add_parser("explain", help="trace where a request goes, and why other endpoints get no traffic")
     explain.add_argument("asked", metavar="NAME|VIP|PORT|CONTAINER", help="or a URL, an endpoint, or PROJECT/SERVICE")
-    _asks(explain)
+    _asks(explain, others=True)
     explain.set_defaults(of="status")
 
     _add_events(verbs)
@@ -115,7 +115,7 @@ def _add_events(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     events.add_argument("name", nargs="?", metavar="NAME", help="as for `explain` (default: everything)")
     events.add_argument("-f", "--follow", action="store_true", help="go on with new events until interrupted")
     events.add_argument("--since", type=_age, metavar="TIME", help="30m, 2h or 7d ago, or a time as 2026-11-30T14:00")
-    _asks(events)
+    _asks(events, others=True)
     events.set_defaults(of="events")
 
 
@@ -135,8 +135,10 @@ def _add_roles(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     roles.set_defaults(of="roles")
 
 
-def _asks(verb: argparse.ArgumentParser) -> None:
-    """Add the options of a verb that sends requests to the daemon."""
+def _asks(verb: argparse.ArgumentParser, *, others: bool = False) -> None:
+    """Add the options of a verb that sends requests to the daemon; `others`: also one that looks at another worker."""
+    if others:
+        verb.add_argument("--worker", metavar="WORKER", help="look at this worker, through the one that is asked")
     _config(verb, "the daemon's settings file, for the address of its admin API")
     verb.add_argument("--admin", metavar="ADDRESS", help="the admin API: unix:///PATH, https://HOST:PORT or HOST:PORT")
     verb.add_argument("--context", metavar="NAME", help="the address and the credentials of this name, from a file")

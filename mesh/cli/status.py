@@ -4,17 +4,18 @@ import argparse
 import json
 from urllib.parse import quote
 
-from mesh.cli.client import AdminClient, DaemonUnreachableError
+from mesh.cli.client import AdminClient, DaemonUnreachableError, path_of
 from mesh.cli.output import printable, report_failure
 
 
 def status(options: argparse.Namespace) -> int:
     """Run `vipmesh status`. Exit status 1 if no daemon answers."""
     try:
+        path = path_of(options, "status")
         if options.json:
-            print(json.dumps(json.loads(AdminClient(options).ask("/v1/status").body), indent=2))
+            print(json.dumps(json.loads(AdminClient(options).ask(path).body), indent=2))
         else:
-            print(printable(AdminClient(options).ask("/v1/status", accept="text/plain").body), end="")
+            print(printable(AdminClient(options).ask(path, accept="text/plain").body), end="")
     except DaemonUnreachableError as error:
         return report_failure(options, error.lines)
     return 0
@@ -22,7 +23,7 @@ def status(options: argparse.Namespace) -> int:
 
 def explain(options: argparse.Namespace) -> int:
     """Run `vipmesh explain`. Exit status 1 if the request reaches no endpoint, or if no daemon answers."""
-    path = f"/v1/explain?of={quote(options.asked, safe='')}"
+    path = f"{path_of(options, 'explain')}?of={quote(options.asked, safe='')}"
     try:
         reply = AdminClient(options).ask(path, accept="application/json" if options.json else "text/plain")
     except DaemonUnreachableError as error:

@@ -15,6 +15,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
+from mesh.api.channel.certificates import ChannelCertificates
+from mesh.api.channel.https import HttpsWorkerChannel
 from mesh.api.connectivity.plan import PlanFacts
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi
@@ -25,6 +27,7 @@ from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, PrivateAnswers, Settings, secret_files
 from mesh.control.arrival_watcher import PassiveSources
 from mesh.control.assembly import ControlLoop, LoopParts, control_loop
+from mesh.control.cluster_follower import PeerDirectory
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.dns_zone import ZonePublisher
 from mesh.control.drain_requests import DrainRequests
@@ -36,6 +39,7 @@ from mesh.control.own_commands import DeclaredCommandRunner
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
 from mesh.control.source_nat import SourceNatUpkeep
+from mesh.daemon.admin_address import admin_address
 from mesh.daemon.arrival_monitor import ArrivalMonitor
 from mesh.daemon.connectivity import ConnectivityTester
 from mesh.daemon.firewall import firewall_settings
@@ -187,7 +191,7 @@ async def run_daemon(
         stopper = GracefulStopper(drains, engines, settings.dataplane_drain_timeout, signals)
         handovers = await _handovers(settings, plane, interface, published, lambda: context.stats.passes > 0)
         loop = control_loop(
-            _worker_config(settings, resolver, peer_endpoint.listens),
+            _worker_config(settings, resolver, peer_endpoint),
             _facts(settings, plane, reason, names.addresses),
             LoopParts(
                 host=HostAddresses(settings.node_address),
@@ -244,6 +248,7 @@ async def run_daemon(
             connectivity=connectivity,
             past=PastEventsHandler(lambda: settings.node_name, settings.dns_domain, ring),
             claims=ClaimActions(store),
+            channel=_channel(settings, loop.peers, stack),
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -273,6 +278,16 @@ async def run_daemon(
             await stop.wait()
             for part in parts:
                 part.cancel()
+
+
+def _channel(settings: Settings, peers: PeerDirectory, stack: AsyncExitStack) -> HttpsWorkerChannel:
+    """What asks other workers; it is closed with the stack."""
+    certificates = None
+    if settings.admin_cert is not None and settings.admin_client_ca is not None:
+        certificates = ChannelCertificates(settings.admin_cert, settings.admin_key, settings.admin_client_ca)
+    channel = HttpsWorkerChannel(peers, certificates)
+    stack.push_async_callback(channel.close)
+    return channel
 
 
 def _arrival_monitors(
@@ -580,7 +595,7 @@ async def _open_peer_endpoint(settings: Settings, stack: AsyncExitStack) -> Peer
     return peer_endpoint
 
 
-def _worker_config(settings: Settings, resolver: Address | None, listens: RealKey | None) -> WorkerConfig:
+def _worker_config(settings: Settings, resolver: Address | None, peers: PeerEndpoint) -> WorkerConfig:
     return WorkerConfig(
         worker=settings.node_name,
         domain=settings.dns_domain,
@@ -588,7 +603,8 @@ def _worker_config(settings: Settings, resolver: Address | None, listens: RealKe
         publish=settings.publish_ports,
         drain_timeout=settings.dataplane_drain_timeout,
         resolver=resolver,
-        listens=listens,
+        listens=peers.listens,
+        admin=admin_address(settings, peers),
         probe_floor=settings.probes_floor,
         names=name_policy(settings),
         endpoint_networks=settings.cluster_endpoint_networks,

@@ -27,6 +27,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from typing_extensions import override
 
+from mesh.api.cluster_events import ClusterEventsDocument
 from mesh.api.connectivity.plan import ConnectivityPlan, TargetKind
 from mesh.api.connectivity.report import ConnectivityReport, RowState
 from mesh.api.connectivity.trace import LossCause
@@ -399,6 +400,8 @@ def documents() -> Mapping[str, Document]:
         **{f"event {name}": document(type_) for type_, name in EVENT_NAMES.items()},
         "event bye": described("Bye"),
         "past events": document(PastEventsDocument),
+        "past events of all workers": document(ClusterEventsDocument),
+        "address of a worker": described("WorkerAddress"),
         "request of a verb": described("Named"),
         "answer to a verb": described("Done"),
         "refusal": described("Refusal"),

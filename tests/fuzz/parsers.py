@@ -9,12 +9,15 @@ from typing import Any
 
 import msgspec
 
+from mesh.api.cluster_events import cluster_document, read_answer
+from mesh.api.past_events import PastEventsDocument
 from mesh.cluster.records.decode import record_key
 from mesh.cluster.records.encode import build_view, encode_registration
 from mesh.cluster.registration import register_instances
 from mesh.config.labels.parse import KNOWN_LABELS, LABEL_PREFIXES
 from mesh.config.settings import SETTINGS, environment_variable, parse_settings
 from mesh.model.errors import SettingsError
+from mesh.model.past_event import MAX_EVENT_TEXT, bounded_text
 from mesh.model.service import Instance
 from mesh.sources.compose.dotenv_file import read_dotenv
 from mesh.sources.compose.interpolate import ExpansionError
@@ -43,6 +46,7 @@ from tests.fuzz.seeds import (
     ETCD_ANSWERS,
     GOOD_LABELS,
     INSPECTION,
+    PAST_EVENTS,
     RECORDS,
     SETTINGS_FILES,
 )
@@ -68,6 +72,20 @@ def chosen_labels(choices: ByteChoices) -> dict[str, str]:
         key = choices.pick(LABEL_PREFIXES) + choices.pick(_LABELS) if choices.number(8) < 7 else choices.text()
         labels[key] = choices.text()
     return labels
+
+
+def check_channel(data: bytes) -> None:
+    """The events of another worker are within the bounds of own ones, or its answer is refused."""
+    choices = ByteChoices(data)
+    try:
+        answer = read_answer("w2", choices.encoded(PAST_EVENTS), 1.0, 2.0)
+    except ValueError as error:
+        check_shown([bounded_text(str(error))])
+        return
+    for kept in answer.events:
+        event = kept.event
+        check_shown([event.text, event.code, event.reason or "-", *event.names], MAX_EVENT_TEXT)
+    msgspec.json.encode(cluster_document(PastEventsDocument("w1", 1.0), answer.events, [answer.asked], 0))
 
 
 def check_labels(data: bytes) -> None:

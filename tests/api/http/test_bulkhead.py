@@ -45,7 +45,7 @@ async def test_every_route_runs_in_the_bulkhead(tmp_path: Path, monkeypatch: pyt
             for number, route in enumerate(routes):
                 assert route.resource is not None
                 before = errors()
-                path = route.resource.canonical.replace("{file}", "page.js")
+                path = route.resource.canonical.replace("{file}", "page.js").replace("{worker}", "w9")
                 async with session.request(route.method, path) as answer:
                     assert answer.status == 500, path
                     text = await answer.text()

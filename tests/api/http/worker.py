@@ -9,10 +9,12 @@ from typing import Any
 
 import aiohttp
 
+from mesh.api.channel.worker_channel import WorkerChannel
 from mesh.api.connectivity.plan import ConnectivityPlan, ConnectivityTarget, PeerAddress, TargetKind
 from mesh.api.connectivity.report import ConnectivityReport, make_report, make_row
 from mesh.api.explain.document import Explanation
 from mesh.api.explain.query import explain
+from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi, AdminListenConfig
 from mesh.api.status import notices
 from mesh.control.snapshot import DetailedSnapshot, WorkerSnapshot
@@ -68,13 +70,27 @@ def socket_of(directory: Path) -> AdminListenConfig:
 
 
 @asynccontextmanager
-async def serving(entrance: AdminListenConfig, observed: WorkerSnapshot = OBSERVED) -> AsyncIterator[AdminApi]:
+async def serving(
+    entrance: AdminListenConfig,
+    observed: WorkerSnapshot = OBSERVED,
+    *,
+    past: PastEventsHandler | None = None,
+    channel: WorkerChannel | None = None,
+) -> AsyncIterator[AdminApi]:
     """The API, over while the block runs."""
 
     async def explained(asked: str) -> tuple[Explanation, Notices]:
         return explain(asked, DetailedSnapshot(observed, "test")), notices(observed)
 
-    api = AdminApi(entrance, lambda: observed, VERBS, explain=explained, connectivity=SampleConnectivity())
+    api = AdminApi(
+        entrance,
+        lambda: observed,
+        VERBS,
+        explain=explained,
+        connectivity=SampleConnectivity(),
+        past=past,
+        channel=channel,
+    )
     await api.start()
     async with asyncio.TaskGroup() as tasks:
         feed = tasks.create_task(api.feed.run())

@@ -10,7 +10,7 @@ from mesh.control.snapshot import WorkerSnapshot
 from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, health_status
 from mesh.model.eligibility import endpoint_verdict, held_names, serves, vip_of
 from mesh.model.problem import Notices
-from mesh.model.service import Address, Name
+from mesh.model.service import Address, Name, WeightOrigin
 from mesh.model.table import VirtualKey
 from mesh.model.view import ClusterView
 
@@ -27,7 +27,7 @@ class EndpointStatus:
     port: int | None
     """Where it is reached; None for the container port itself."""
     weight: int
-    """Its weight, from its labels."""
+    """The weight that counts; `weight_from` says where it comes from."""
     release: str | None
     """The release that its label names; None without one."""
     health: str
@@ -48,6 +48,8 @@ class EndpointStatus:
     """Whether it is held back although it answers, since it has failed and recovered too often."""
     verdicts: tuple[VerdictStatus, ...] = ()
     """Its last checks by this worker, up to ten, oldest first."""
+    weight_from: str = "label"
+    """`label`, also without one, or `operator` if one requested it with `vipmesh weight`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ def service_statuses(
                 kept=endpoint.key in known.kept,
                 held_back=endpoint.key in known.held_back,
                 verdicts=known.verdicts.get(endpoint.key, ()),
+                weight_from=endpoint.weight_from.value,
             )
             for endpoint in (view.groups[service.owner].endpoints if service.owner in view.groups else ())
         )
@@ -249,6 +252,8 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
     port = f":{endpoint.port}" if endpoint.port is not None else ""
     mark = "->" if endpoint.serving else "x "
     words = [f"{mark} {address + port:<24} {endpoint.health:<10} weight {endpoint.weight}"]
+    if endpoint.weight_from == WeightOrigin.OPERATOR:
+        words.append("set by an operator")
     if endpoint.name:
         words.append(endpoint.name)
     if endpoint.kept:

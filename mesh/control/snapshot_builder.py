@@ -11,6 +11,7 @@ from mesh.control.pass_runner import PassRunner
 from mesh.control.past_events import EventMoment
 from mesh.control.snapshot import DetailedSnapshot, WorkerFacts, WorkerSnapshot
 from mesh.control.view_tracker import ViewTracker
+from mesh.control.weight_requests import WeightRequests
 from mesh.health.monitor import HealthMonitor
 from mesh.model.errors import CodedText
 from mesh.model.service import Name
@@ -83,7 +84,9 @@ class SnapshotBuilder:
             asyncio.get_running_loop().time(),
         )
 
-    def event_moment(self, drains: DrainRequests, at: float, just_started: bool) -> EventMoment | None:
+    def event_moment(
+        self, drains: DrainRequests, weights: WeightRequests, at: float, just_started: bool
+    ) -> EventMoment | None:
         """The state to record at this time (seconds since 1970), from the last pass; None before the first one.
 
         `just_started`: own endpoints that run may not be registered again yet.
@@ -107,6 +110,7 @@ class SnapshotBuilder:
             conditions.repairs,
             lambda key: self._health_monitor.last_answer(key) or effective.known.reasons.get(key),
             drains.requesters,
+            weights.requesters,
         )
 
     def digest(self) -> str | None:

@@ -17,6 +17,7 @@ from mesh.api.http import audit
 from mesh.api.http.audit import AuditError, AuditLine, AuditTrail
 from mesh.api.http.refusals import BURST, RefusalLog
 from mesh.api.http.server import AdminApi, AdminListenConfig
+from mesh.control.endpoint_actions import EndpointAction
 from mesh.util.logging.handler import QueuedLogHandler
 from tests.api.http.worker import TOKEN, client, serving
 from tests.api.metrics.test_families import OBSERVED
@@ -173,7 +174,7 @@ async def test_the_end_of_an_action_is_written_as_soon_as_that_is_possible(
 async def test_an_action_that_the_end_of_the_daemon_cuts_off_has_its_second_line(tmp_path: Path) -> None:
     begun = asyncio.Event()
 
-    async def never(_: str) -> str:
+    async def never(_: EndpointAction) -> str:
         begun.set()
         await asyncio.Event().wait()
         raise AssertionError

@@ -41,6 +41,11 @@ class RetainedRecords:
         return self._unleased.workers
 
     @property
+    def admin_addresses(self) -> Mapping[str, RealKey]:
+        """The admin API of each other worker that publishes it, by name, like `peer_addresses`."""
+        return self._unleased.admins
+
+    @property
     def has_unleased(self) -> bool:
         """Whether records are kept because a worker whose lease has ended answers."""
         return bool(self._unleased.records)

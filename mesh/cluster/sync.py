@@ -14,6 +14,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
+from ipaddress import ip_address
 
 from mesh import __version__
 from mesh.cluster.claimer import Claimer
@@ -43,7 +44,7 @@ class ClusterSync:
     the same arguments.
     """
 
-    # 8 parameters: this worker, its store, and what decides about claims and about other workers; tests give the first
+    # 9 parameters: this worker, its store, and what decides about claims and about other workers; tests give the first
     # four alone.
 
     def __init__(
@@ -54,20 +55,28 @@ class ClusterSync:
         decide: Decide,
         *,
         listens: RealKey | None = None,
+        admin: RealKey | None = None,
         answers: Callable[[str], bool] = lambda _: False,
         authority: EndpointAuthority | None = None,
         limits: ClaimLimits | None = None,
     ) -> None:
-        """`decide` computes what to claim. `listens` is the address of this worker's peer listener, None if it has
-        none; `answers` says whether another worker, given by its name, answers this one; `authority` judges the
-        endpoints of other workers, None to use them all. `limits` says how long claims stay with holders that do not
-        declare them; None: the time is not measured.
+        """`decide` computes what to claim. `listens` is the address of this worker's peer listener and `admin` where
+        others ask its admin API, None if there is none; `answers` says whether another worker, given by its name,
+        answers this one; `authority` judges the endpoints of other workers, None to use them all. `limits` says how
+        long claims stay with holders that do not declare them; None: the time is not measured.
         """
         self._worker = worker
         self._authority = authority
         self._offered: Mapping[str, bytes] | None = None
         """None until all sources have answered once."""
-        record = encode_daemon(worker, __version__, uuid.uuid4().hex, None if listens is None else str(listens))
+        self._admin = admin
+        record = encode_daemon(
+            worker,
+            __version__,
+            uuid.uuid4().hex,
+            None if listens is None else str(listens),
+            None if admin is None else str(admin),
+        )
         writes = StoreWrites(reports)
         self._retained = RetainedRecords(worker, answers)
         self._publisher = RecordPublisher(worker, store, record, NameGuard(worker, record, reports), writes)
@@ -91,6 +100,23 @@ class ClusterSync:
         if authority is None:
             return found
         return {worker: at for worker, at in found.items() if authority.address_refusal(at.address) is None}
+
+    @property
+    def admin_addresses(self) -> Mapping[str, RealKey]:
+        """Where each other worker says that its admin API is, by name. Whoever asks there must check
+        `admin_refusal`, and who answers.
+        """
+        return self._retained.admin_addresses
+
+    def admin_refusal(self, address: Address) -> str | None:
+        """Why the admin API of another worker cannot be at this address; None if it can.
+
+        Workers that are all on one host, as in a trial, ask one another on loopback.
+        """
+        if self._authority is None:
+            return None
+        own = self._admin is not None and ip_address(self._admin.address).is_loopback
+        return None if own and ip_address(address).is_loopback else self._authority.address_refusal(address)
 
     @property
     def unleased(self) -> frozenset[str]:

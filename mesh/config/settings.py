@@ -634,6 +634,18 @@ class Settings:
             )
         }
     )
+    admin_advertise: str | None = field(
+        metadata={
+            "admin.advertise": Setting(
+                values.parse_reachable_address,
+                None,
+                'an address such as "192.0.2.11:9780"',
+                "`HOST:PORT` where other workers ask this one, if that is not where it listens; it is published only "
+                "with `cert` and `client_ca`, see [the channel](cluster.md#the-channel-between-workers)",
+                unset="where it listens over TCP, at the worker's address",
+            )
+        }
+    )
     admin_hosts: tuple[str, ...] = field(
         metadata={
             "admin.hosts": Setting(

@@ -125,6 +125,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         conditions,
         decide,
         listens=config.listens,
+        admin=config.admin,
         answers=reachability.answers,
         authority=EndpointAuthority(config.worker, config.pool, config.endpoint_networks),
         limits=config.claims,

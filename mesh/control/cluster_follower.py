@@ -10,7 +10,7 @@ from mesh.control.context import ClusterState
 from mesh.control.ports import ClusterExchange, PeerMembership
 from mesh.health.monitor import HealthMonitor
 from mesh.model.part import ProblemPart
-from mesh.model.service import EndpointKey
+from mesh.model.service import Address, EndpointKey
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 
@@ -34,6 +34,18 @@ class PeerDirectory(PeerSource):
     @override
     def non_listening(self) -> Collection[str]:
         return self.view().workers - self.workers().keys() - {self._worker}
+
+    def others(self) -> Collection[str]:
+        """The other workers: those that are registered, and those whose lease has ended and whose records are kept."""
+        return (self.view().workers | frozenset(self._membership.unleased)) - {self._worker}
+
+    def admin_addresses(self) -> Mapping[str, RealKey]:
+        """Where each other worker says that its admin API is, by worker name."""
+        return self._membership.admin_addresses
+
+    def admin_refusal(self, address: Address) -> str | None:
+        """Why no other worker's admin API can be at this address; None if it can."""
+        return self._membership.admin_refusal(address)
 
     @override
     def view(self) -> ClusterView:

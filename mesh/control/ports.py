@@ -91,6 +91,15 @@ class PeerMembership(Protocol):
         ...
 
     @property
+    def admin_addresses(self) -> Mapping[str, RealKey]:
+        """Where each other worker says that its admin API is, by worker name."""
+        ...
+
+    def admin_refusal(self, address: Address, /) -> str | None:
+        """Why no other worker's admin API can be at this address; None if it can."""
+        ...
+
+    @property
     def unleased(self) -> Collection[str]:
         """Workers whose lease has ended and whose records are kept."""
         ...
@@ -136,6 +145,8 @@ class WorkerConfig:
     """The address of the name server on the VIP interface; None if there is none."""
     listens: RealKey | None = None
     """The address of this worker's peer listener; None if it does not listen."""
+    admin: RealKey | None = None
+    """Where other workers ask its admin API; None if they cannot."""
     endpoint_networks: tuple[Network, ...] = ()
     """The only networks that endpoints of other workers may be in; empty for all."""
     names: NamePolicy = EVERY_NAME

@@ -39,6 +39,7 @@ from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
 from mesh.control.source_nat import SourceNatUpkeep
 from mesh.control.weight_requests import WeightRequests
+from mesh.daemon.admin_address import admin_address
 from mesh.daemon.arrival_monitor import ArrivalMonitor
 from mesh.daemon.connectivity import ConnectivityTester
 from mesh.daemon.firewall import firewall_settings
@@ -181,7 +182,7 @@ async def run_daemon(
         stopper = GracefulStopper(drains, engines, settings.dataplane_drain_timeout, signals)
         handovers = await _handovers(settings, plane, interface, published, lambda: context.stats.passes > 0)
         loop = control_loop(
-            _worker_config(settings, resolver, peer_endpoint.listens),
+            _worker_config(settings, resolver, peer_endpoint),
             _facts(settings, plane, reason, names.addresses),
             LoopParts(
                 host=HostAddresses(settings.node_address),
@@ -559,7 +560,7 @@ async def _open_peer_endpoint(settings: Settings, stack: AsyncExitStack) -> Peer
     return peer_endpoint
 
 
-def _worker_config(settings: Settings, resolver: Address | None, listens: RealKey | None) -> WorkerConfig:
+def _worker_config(settings: Settings, resolver: Address | None, peers: PeerEndpoint) -> WorkerConfig:
     return WorkerConfig(
         worker=settings.node_name,
         domain=settings.dns_domain,
@@ -567,7 +568,8 @@ def _worker_config(settings: Settings, resolver: Address | None, listens: RealKe
         publish=settings.publish_ports,
         drain_timeout=settings.dataplane_drain_timeout,
         resolver=resolver,
-        listens=listens,
+        listens=peers.listens,
+        admin=admin_address(settings, peers),
         probe_floor=settings.probes_floor,
         names=name_policy(settings),
         endpoint_networks=settings.cluster_endpoint_networks,

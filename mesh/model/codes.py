@@ -1208,6 +1208,53 @@ class Code(Enum):
         `vipmesh status` lists them.
         """,
     )
+    CHANNEL_WITHOUT_CERTIFICATE = (
+        "VM672",
+        "This worker has no certificate to ask other workers with",
+        """
+        Workers ask one another over their admin APIs, and each shows the other its certificate. Make them with
+        `vipmesh cluster certs` and set `[admin] tcp`, `cert` and `client_ca` on every worker. If they are set, the
+        message says which file cannot be read. See [the channel between
+        workers](cluster.md#the-channel-between-workers).
+        """,
+    )
+    CHANNEL_NO_ADDRESS = (
+        "VM673",
+        "A worker cannot be asked, since its admin API is nowhere",
+        """
+        No worker of that name is in the cluster, or it does not publish where its admin API is: it is of an earlier
+        version, has no certificates, or does not listen over TCP. Or it publishes an address that cannot be
+        another worker's: loopback, a VIP, or one of this host's own. Set `[admin] tcp`, `cert` and `client_ca`
+        there, and `[admin] advertise` if others reach it elsewhere.
+        """,
+    )
+    CHANNEL_TLS = (
+        "VM674",
+        "No TLS with another worker",
+        """
+        Whoever answers at the address that a worker publishes has no certificate with that worker's name, or one
+        that has ended, was revoked or is signed by somebody else; or it does not accept this worker's. Nothing was
+        asked. Make new certificates with `vipmesh cluster certs`; each worker needs the same `ca.pem`.
+        """,
+    )
+    CHANNEL_REFUSED = (
+        "VM675",
+        "Another worker refuses the request",
+        """
+        The other worker answered with an error, which the message repeats: it does not know the path, as one of an
+        earlier version, or it does not allow it to a worker. A worker may only read on another one: whoever
+        acts needs the operator's certificate or token.
+        """,
+    )
+    CHANNEL_NO_ANSWER = (
+        "VM676",
+        "Another worker does not answer",
+        """
+        The admin API of the other worker is not reached, does not answer in time, or its answer is too long or
+        none of vipmesh. Look at that worker itself, and whether a firewall lets its `[admin] tcp` pass between
+        workers.
+        """,
+    )
     LAST_SERVING_ENDPOINT = (
         "VM680",
         "The last endpoint of a service that serves",

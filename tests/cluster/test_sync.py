@@ -48,6 +48,7 @@ class Worker:
             self.journal,
             self._decide,
             listens=listens,
+            admin=RealKey(listens.address, 9780),
             answers=lambda worker: worker in self.met,
             authority=EndpointAuthority(self.name, SMALL_POOL),
         )

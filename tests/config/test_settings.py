@@ -81,6 +81,7 @@ def test_the_defaults() -> None:
         admin_cert=None,
         admin_key=None,
         admin_client_ca=None,
+        admin_advertise=None,
         admin_hosts=(),
         admin_audit_file=None,
         log_format=LogFormat.TEXT,

@@ -37,7 +37,7 @@ from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHand
 from mesh.api.http.page import add_page, is_page_path
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.refusals import RefusalLog
-from mesh.api.http.tls import ReloadingTls
+from mesh.api.http.tls import ReloadingTls, check_revoked
 from mesh.api.http.worker_removal import WorkerRemovalHandler, WorkerRemovalService
 from mesh.api.metrics.families import MetricsInput
 from mesh.api.status import notices, render_status, worker_status
@@ -49,7 +49,6 @@ from mesh.model.errors import MeshError
 from mesh.model.part import DaemonPart
 from mesh.util.bulkhead import Bulkhead
 from mesh.util.offload import compute
-from mesh.util.regular_file import read_regular_file
 
 __all__ = ["AdminApi", "AdminApiError", "AdminListenConfig"]
 
@@ -287,7 +286,6 @@ async def _get_description(_: web.Request) -> web.Response:
 
 
 _DESCRIPTION = (files("mesh.api") / "openapi.yaml").read_bytes()
-_REVOKED = b"-----BEGIN X509 CRL-----"
 _OPEN = frozenset({"/healthz", "/v1/openapi.yaml"})
 
 
@@ -376,9 +374,7 @@ def _load_tls(entrance: AdminListenConfig, cert: Path) -> ssl.SSLContext:
         tls.load_cert_chain(cert, entrance.key, password="")  # an encrypted key is refused, not asked about
         if entrance.client_ca is not None:
             tls.load_verify_locations(entrance.client_ca)
-            if _REVOKED in read_regular_file(entrance.client_ca):
-                # Whose authority has no list is refused then, too: X509_VERIFY_PARAM_set_flags(3).
-                tls.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+            check_revoked(tls, entrance.client_ca)
             tls.verify_mode = (
                 ssl.CERT_OPTIONAL if entrance.token_file or entrance.read_token_file else ssl.CERT_REQUIRED
             )

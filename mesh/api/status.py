@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from mesh.control.arrival import Arrivals, describe_network
 from mesh.control.planner import Plan, has_virtual_servers
@@ -11,7 +12,7 @@ from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, healt
 from mesh.model.eligibility import endpoint_verdict, held_names, serves, vip_of
 from mesh.model.problem import Notices
 from mesh.model.service import Address, Name, WeightOrigin
-from mesh.model.table import VirtualKey
+from mesh.model.table import RealKey, VirtualKey
 from mesh.model.view import ClusterView
 
 
@@ -80,6 +81,8 @@ class WorkerRow:
     name: str
     endpoints: int
     """The number of endpoints that it runs."""
+    admin: str | None = None
+    """`ADDRESS:PORT` of its admin API with TLS, as it says itself; None if it publishes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +186,16 @@ def _not_arriving(arrivals: Arrivals) -> Mapping[str, tuple[str, ...]]:
     }
 
 
-def worker_rows(own: str, rows: Iterable[ServiceStatus]) -> tuple[WorkerRow, ...]:
-    """Return the number of endpoints of each worker, including the own one, from the rows of all services."""
+def worker_rows(
+    own: str, rows: Iterable[ServiceStatus], admin: Mapping[str, RealKey] = MappingProxyType({})
+) -> tuple[WorkerRow, ...]:
+    """Return each worker that runs endpoints, and the own one, from the rows of all services. `admin` says where their
+    admin APIs are.
+    """
     found = Counter({own: 0})
     found.update(endpoint.worker for row in rows for endpoint in row.endpoints)
-    return tuple(WorkerRow(name, endpoints) for name, endpoints in sorted(found.items()))
+    at = {name: str(address) for name, address in admin.items()}
+    return tuple(WorkerRow(name, endpoints, at.get(name)) for name, endpoints in sorted(found.items()))
 
 
 def render_status(status: WorkerStatus, notices: Notices) -> str:
@@ -296,7 +304,7 @@ def worker_status(observed: WorkerSnapshot, *, in_detail: bool = False) -> Worke
         suspicions=tuple(map(str, observed.judged.suspicions)),
         probes=observed.judged.probes if in_detail else None,
         store=facts.store,
-        workers=worker_rows(facts.worker, found),
+        workers=worker_rows(facts.worker, found, observed.admin_addresses),
     )
 
 

@@ -237,7 +237,9 @@ def _cut_off(access: AdminAccess) -> str:
 
 def _tls_failure(access: AdminAccess, error: "ssl.SSLError") -> str:
     """Return why there is no TLS with a worker, and what to do about it."""
-    code, listen, reason = getattr(error, "verify_code", None), access.written, error.reason or str(error)
+    code, listen, reason = getattr(error, "verify_code", None), access.written, getattr(error, "reason", None)
+    if reason is None:  # what `_WorkerHttpsConnection` raises, too
+        return f"{listen} is not the worker {access.worker}: {error}; give each worker a certificate of its own name"
     if code in _OTHER_NAME and access.worker is not None:
         return f"the certificate of {listen} does not name the worker {access.worker}; renew it with this name"
     if code in _OTHER_NAME:

@@ -169,7 +169,7 @@ def _request(
     body: dict[str, Any] = {"name": target.name}
     if verb == "undrain":
         return body
-    if options.force:
+    if options.force and directory.counts_together:
         body["force"] = True
     if len(together) > 1 and directory.counts_together:
         body["together"] = [{"worker": each.worker, "endpoint": each.name} for each in together]

@@ -187,6 +187,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         conditions=conditions,
         troubles=troubles,
         arrivals=lambda: arrival.arrivals,
+        admin_addresses=partial(_admin_addresses, sync, config),
     )
     peers = PeerDirectory(config.worker, sync, cluster)
     watchers: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
@@ -214,6 +215,12 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     event_moment = partial(snapshots.event_moment, parts.drains, parts.weights)
 
     return ControlLoop(reconciler, snapshots, peers, stats, arrival, conditions, event_moment, tracker.traffic)
+
+
+def _admin_addresses(sync: ClusterSync, config: WorkerConfig) -> Mapping[str, RealKey]:
+    """Return where the workers say that their admin APIs are, without addresses that cannot be another worker's."""
+    others = {worker: at for worker, at in sync.admin_addresses.items() if sync.admin_refusal(at.address) is None}
+    return others if config.admin is None else {**others, config.worker: config.admin}
 
 
 def _direct_endpoints(cluster: ClusterState, worker: str) -> frozenset[DirectEndpoint]:

@@ -20,7 +20,7 @@ from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
 from mesh.cluster.claim_actions import ClaimActions
-from mesh.cluster.records.encode import build_view
+from mesh.cluster.records.encode import build_view, own_prefixes
 from mesh.cluster.worker_removal import WorkerRemoval
 from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, PrivateAnswers, Settings, secret_files
@@ -91,6 +91,7 @@ from mesh.sources.docker.instances import InstanceRules
 from mesh.sources.docker.networks import read_container_networks
 from mesh.sources.docker.source import DockerSource
 from mesh.store import Store, StoreError
+from mesh.store.cached import CachedStore
 from mesh.store.event_ring import EventRing, RingLimits
 from mesh.store.sqlite_event_ring import SqliteEventRing
 from mesh.util.bulkhead import Bulkhead, contain_event_loop
@@ -528,9 +529,15 @@ async def _operator_requests(store: Store, worker: str, context: LoopContext) ->
 
 
 async def read_own_endpoints(store: Store, worker: str) -> list[Endpoint]:
-    """The endpoints that this worker registered before; empty if the store does not answer."""
+    """The endpoints that this worker registered before; empty if the store does not answer.
+
+    A lease may end before a restart does. Then they are in the view that the former process has saved.
+    """
+    prefixes = own_prefixes(worker)
     try:
-        seen, _ = build_view((await store.read()).records)
+        saved = await store.saved() if isinstance(store, CachedStore) else None
+        former = {} if saved is None else {k: v for k, v in saved.records.items() if k.startswith(prefixes)}
+        seen, _ = build_view({**former, **(await store.read()).records})
     except StoreError as error:
         log.warning(
             "store: %s; drains and weights that were requested before the start are not restored",

@@ -663,8 +663,8 @@ class Code(Enum):
         "The store cannot be read",
         """
         The store does not answer; what was read last stays in force. If it did not answer at the start, the
-        daemon does not know which endpoints an operator had drained: check `vipmesh status`, and drain them
-        again.
+        daemon does not know which endpoints an operator had drained or given a weight: check `vipmesh status`,
+        and do it again.
         """,
     )
     FROZEN = (

@@ -7,7 +7,7 @@ certificate or token of whoever types the verb: no worker acts because another o
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,6 +24,8 @@ _PATIENCE = 86400.0
 """Seconds that a response may take: it comes after the drain, up to the drain timeout, and after the stop of a
 container.
 """
+_MAX_NAMES = 5
+"""The most endpoints that are named in one line."""
 _INTERRUPTED = 130
 """The exit status after Ctrl-C, as a shell has it."""
 _DONE = {
@@ -67,8 +69,8 @@ def _change(verb: str, options: argparse.Namespace) -> int:
     else:
         if run.error is not None:
             complain(run.error, run.code)
-        for each in run.left_out:
-            complain(each.reason, each.code)
+        for text, code in _left_out_lines(run.left_out):
+            complain(text, code)
     if interrupted:
         return _INTERRUPTED
     return 0 if run.error is None and not run.left_out else 1
@@ -142,20 +144,26 @@ def _client_of(
     if worker in clients:
         return None
     published = directory.admin.get(worker)
-    subject = f"{target.name} runs on {worker} and is left out"
     if published is None:
-        reason = (
-            f"{subject}: {worker} publishes no admin API; set [admin] tcp, cert and client_ca there, or type it there"
-        )
+        reason = f"{worker} publishes no admin API; set [admin] tcp, cert and client_ca there, or type it there"
         return LeftOutDocument(target.name, worker, reason, str(Code.WORKER_ADDRESS_UNKNOWN))
     access = find_access_to(worker, published, options, os.environ)
     if access is None:
-        reason = (
-            f"{subject}: it is asked with your own credentials alone; name them with --cert and --ca, or type it there"
-        )
+        reason = f"{worker} is asked with your own credentials alone; name them with --cert and --ca, or type it there"
         return LeftOutDocument(target.name, worker, reason, str(Code.ACTION_LEFT_OUT))
     clients[worker] = AdminClient(options, access)
     return None
+
+
+def _left_out_lines(left_out: Sequence[LeftOutDocument]) -> Iterator[tuple[str, str]]:
+    """Yield a line with its code for each worker whose endpoints were left out."""
+    for worker in dict.fromkeys(each.worker for each in left_out):
+        there = [each for each in left_out if each.worker == worker]
+        names = ", ".join(each.endpoint for each in there[:_MAX_NAMES])
+        if len(there) > _MAX_NAMES:
+            names += f" and {len(there) - _MAX_NAMES} more"
+        state = "runs on {} and is left out" if len(there) == 1 else "run on {} and are left out"
+        yield f"{names} {state.format(worker)}: {there[0].reason}", there[0].code
 
 
 def _request(

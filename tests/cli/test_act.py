@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -232,3 +233,19 @@ async def test_a_weight_and_its_reset(tmp_path: Path, capsys: pytest.CaptureFixt
         for written, said in (("0", "has weight 0"), ("reset", "has the weight of its label")):
             assert await asyncio.to_thread(main, ["weight", "web-1", written, "--admin", admin]) == 0
             assert capsys.readouterr().out == f"demo/web-1: {said}\n"
+
+
+async def test_endpoints_of_one_worker_are_left_out_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    admin = f"unix://{tmp_path}/admin.sock"
+    async with serving(AdminListenConfig(admin)):
+        assert await asyncio.to_thread(main, ["drain", "--admin", admin, "web-1", "a-4", "x@w2"]) == 1
+        shown = capsys.readouterr()
+        assert shown.out == "demo/web-1: drained\n"
+        assert [line.partition(":")[2].partition(":")[0] for line in shown.err.splitlines()] == [
+            " a-4, x run on w2 and are left out"
+        ]
+        assert await asyncio.to_thread(main, ["drain", "--admin", admin, "--json", "a-4"]) == 1
+    (left,) = json.loads(capsys.readouterr().out)["left_out"]
+    assert (left["endpoint"], left["worker"], left["code"]) == ("a-4", "w2", "VM682")

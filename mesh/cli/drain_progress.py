@@ -24,7 +24,7 @@ class DrainProgress:
 
     def tell(self, connections: int | None) -> None:
         """Show the number of connections left; None if they are not counted."""
-        left = "connections finish" if connections is None else f"{connections} connections left"
+        left = "connections finish" if connections is None else f"connections left: {connections}"
         text = f"{self._endpoint}: drains, {left}"
         if self._out.isatty():
             self._out.write(f"\r{text}\x1b[K")

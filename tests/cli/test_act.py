@@ -101,14 +101,14 @@ def test_progress_is_in_place_on_a_terminal_and_else_a_line_now_and_then() -> No
     shown.tell(None)
     shown.clear()
     assert terminal.getvalue() == (
-        "\rweb-1: drains, 3 connections left\x1b[K\rweb-1: drains, connections finish\x1b[K\r\x1b[K"
+        "\rweb-1: drains, connections left: 3\x1b[K\rweb-1: drains, connections finish\x1b[K\r\x1b[K"
     )
     lines = DrainProgress("web-1", file, lambda: now[0])
     for connections in (9, 8, 7):
         lines.tell(connections)
         now[0] += LINE_INTERVAL
     lines.clear()
-    assert file.getvalue() == "web-1: drains, 8 connections left\nweb-1: drains, 7 connections left\n"
+    assert file.getvalue() == "web-1: drains, connections left: 8\nweb-1: drains, connections left: 7\n"
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from mesh.control.arrival import Arrivals, describe_network
 from mesh.control.planner import Plan, has_virtual_servers
@@ -10,8 +11,8 @@ from mesh.control.snapshot import WorkerSnapshot
 from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, health_status
 from mesh.model.eligibility import endpoint_verdict, held_names, serves, vip_of
 from mesh.model.problem import Notices
-from mesh.model.service import Address, Name
-from mesh.model.table import VirtualKey
+from mesh.model.service import Address, Name, WeightOrigin
+from mesh.model.table import RealKey, VirtualKey
 from mesh.model.view import ClusterView
 
 
@@ -27,7 +28,7 @@ class EndpointStatus:
     port: int | None
     """Where it is reached; None for the container port itself."""
     weight: int
-    """Its weight, from its labels."""
+    """The weight that counts; `weight_from` says where it comes from."""
     release: str | None
     """The release that its label names; None without one."""
     health: str
@@ -48,6 +49,8 @@ class EndpointStatus:
     """Whether it is held back although it answers, since it has failed and recovered too often."""
     verdicts: tuple[VerdictStatus, ...] = ()
     """Its last checks by this worker, up to ten, oldest first."""
+    weight_from: str = "label"
+    """`label`, also without one, or `operator` if one requested it with `vipmesh weight`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class WorkerRow:
     name: str
     endpoints: int
     """The number of endpoints that it runs."""
+    admin: str | None = None
+    """`ADDRESS:PORT` of its admin API with TLS, as it says itself; None if it publishes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +148,7 @@ def service_statuses(
                 kept=endpoint.key in known.kept,
                 held_back=endpoint.key in known.held_back,
                 verdicts=known.verdicts.get(endpoint.key, ()),
+                weight_from=endpoint.weight_from.value,
             )
             for endpoint in (view.groups[service.owner].endpoints if service.owner in view.groups else ())
         )
@@ -180,11 +186,16 @@ def _not_arriving(arrivals: Arrivals) -> Mapping[str, tuple[str, ...]]:
     }
 
 
-def worker_rows(own: str, rows: Iterable[ServiceStatus]) -> tuple[WorkerRow, ...]:
-    """Return the number of endpoints of each worker, including the own one, from the rows of all services."""
+def worker_rows(
+    own: str, rows: Iterable[ServiceStatus], admin: Mapping[str, RealKey] = MappingProxyType({})
+) -> tuple[WorkerRow, ...]:
+    """Return each worker that runs endpoints, and the own one, from the rows of all services. `admin` says where their
+    admin APIs are.
+    """
     found = Counter({own: 0})
     found.update(endpoint.worker for row in rows for endpoint in row.endpoints)
-    return tuple(WorkerRow(name, endpoints) for name, endpoints in sorted(found.items()))
+    at = {name: str(address) for name, address in admin.items()}
+    return tuple(WorkerRow(name, endpoints, at.get(name)) for name, endpoints in sorted(found.items()))
 
 
 def render_status(status: WorkerStatus, notices: Notices) -> str:
@@ -249,6 +260,8 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
     port = f":{endpoint.port}" if endpoint.port is not None else ""
     mark = "->" if endpoint.serving else "x "
     words = [f"{mark} {address + port:<24} {endpoint.health:<10} weight {endpoint.weight}"]
+    if endpoint.weight_from == WeightOrigin.OPERATOR:
+        words.append("set by an operator")
     if endpoint.name:
         words.append(endpoint.name)
     if endpoint.kept:
@@ -291,7 +304,7 @@ def worker_status(observed: WorkerSnapshot, *, in_detail: bool = False) -> Worke
         suspicions=tuple(map(str, observed.judged.suspicions)),
         probes=observed.judged.probes if in_detail else None,
         store=facts.store,
-        workers=worker_rows(facts.worker, found),
+        workers=worker_rows(facts.worker, found, observed.admin_addresses),
     )
 
 

@@ -7,6 +7,8 @@ from mesh import __version__
 
 _MAX_WAIT = 86400
 """The most seconds of `--wait`."""
+_MAX_WEIGHT = 65_535
+"""The largest weight, as in `mesh.model.validation`, which this module does not import."""
 _LEAST_DAYS, _MOST_DAYS = 31, 3650
 """How long a certificate may be valid: longer than the time before its end from which it is renewed."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -63,19 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     _asks(test)
     test.set_defaults(of="test")
 
-    for name, does, what in (
-        ("drain", "send no new connections to endpoints, and wait until their last ones have ended", "ENDPOINT"),
-        ("maintenance", "drain endpoints and do not probe them, until `undrain`", "ENDPOINT"),
-        ("undrain", "let endpoints take connections again", "ENDPOINT"),
-        ("stop", "drain containers, then stop them", "CONTAINER"),
-    ):
-        verb = verbs.add_parser(name, help=does)
-        verb.add_argument(
-            "names", nargs="+", metavar=what, help="the name or id of a container, or the id of an endpoint"
-        )
-        _asks(verb)
-        verb.set_defaults(of="drain")
-
+    _add_actions(verbs)
+    _add_workers(verbs)
     _add_claims(verbs)
     _cluster(verbs.add_parser("cluster", help="prepare what the workers of a cluster share"))
 
@@ -119,6 +110,44 @@ def _add_events(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     events.set_defaults(of="events")
 
 
+def _add_actions(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    for name, does, what in (
+        ("drain", "send no new connections to endpoints, and wait until their last ones have ended", "ENDPOINT"),
+        ("maintenance", "drain endpoints and do not probe them, until `undrain`", "ENDPOINT"),
+        ("undrain", "let endpoints take connections again", "ENDPOINT"),
+        ("stop", "drain containers, then stop them", "CONTAINER"),
+        ("weight", "give an endpoint a weight in place of its label's, until `weight ENDPOINT reset`", "ENDPOINT"),
+    ):
+        verb = verbs.add_parser(name, help=does)
+        named = verb.add_argument("names", nargs=1 if name == "weight" else "+", metavar=what)
+        named.help = (
+            "the name or id of a container, the id of an endpoint, or a service; NAME@WORKER for one of several"
+        )
+        if name == "weight":
+            verb.add_argument(
+                "weight", type=_weight, metavar="N|reset", help=f"0 to {_MAX_WEIGHT}, or that of the label"
+            )
+        if name != "undrain":
+            verb.add_argument("--force", action="store_true", help="even if no endpoint of the service serves then")
+        _asks(verb)
+        verb.set_defaults(of="drain", elsewhere=True)
+
+
+def _add_workers(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    workers = verbs.add_parser("workers", help="list the workers, or remove one that is not trusted any more")
+    _asks(workers)
+    workers.set_defaults(of="worker_removal", action="list")
+    # Options that are left out here keep what was written before `remove`.
+    below = workers.add_subparsers(metavar="remove", dest="action")
+    remove = below.add_parser(
+        "remove", help="revoke its certificate and delete its records", argument_default=argparse.SUPPRESS
+    )
+    remove.add_argument("worker", metavar="WORKER", help="the [node] name of a worker that does not run any more")
+    remove.add_argument("--directory", type=Path, metavar="DIR", help="of `cluster certs` (default: certs)")
+    remove.add_argument("--force", action="store_true", help="even if its daemon is registered")
+    _asks(remove)
+
+
 def _add_claims(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     claims = verbs.add_parser("claims", help="list who has which name, port and VIP, free what nobody uses, move names")
     claims.add_argument("action", choices=("list", "free", "move"), help="free CLAIM..., or move NAME PROJECT/SERVICE")
@@ -156,6 +185,15 @@ def _config(verb: argparse.ArgumentParser, what: str) -> None:
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def _weight(text: str) -> int | None:
+    """Return a weight; None for `reset`, which is that of the label."""
+    if text == "reset":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_WEIGHT)) and int(text) <= _MAX_WEIGHT):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number from 0 to {_MAX_WEIGHT} nor reset")
     return int(text)
 
 

@@ -17,7 +17,7 @@ from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart
 from mesh.model.problem import Problem
 from mesh.model.service import Address, EndpointKey, Health, Instance, Name, Transport
-from mesh.model.table import Table
+from mesh.model.table import RealKey, Table
 from mesh.model.view import ClusterView
 
 
@@ -68,6 +68,8 @@ class WorkerSnapshot:
     """Whether requests arrive, by what any check has observed."""
     internal_errors: Mapping[DaemonPart, int] = field(default_factory=dict)
     """How many internal errors were caught since the start, by part."""
+    admin_addresses: Mapping[str, RealKey] = field(default_factory=dict)
+    """Where the workers say that their admin APIs are, by name; without those that publish none."""
 
     @property
     def size(self) -> int:

@@ -36,7 +36,7 @@ class DataPlaneSync:
     the names that are answered.
     """
 
-    # 14 attributes: the parts that it drives, and eight that remember the last pass. They decide what the next pass
+    # 15 attributes: the parts that it drives, and nine that remember the last pass. They decide what the next pass
     # reads and which of its operations are repairs, and change together in one step.
 
     def __init__(
@@ -51,6 +51,8 @@ class DataPlaneSync:
     ) -> None:
         self.draining: Mapping[BackendKey, float] = {}
         """Backends that are draining, with the time when each began."""
+        self.connections_left: Mapping[BackendKey, int] = {}
+        """The connections of each of them at the last pass, where the data plane counts them."""
         self.left = Table()
         """The table that the last pass wanted to leave behind."""
         self.names: Mapping[Name, ServicePlan] = {}
@@ -156,7 +158,7 @@ class DataPlaneSync:
             now=asyncio.get_running_loop().time(),
             timeout=self._drain_timeout,
         )
-        self.draining = drained.since
+        self.draining, self.connections_left = drained.since, counts
         return observed, drained.table
 
     async def _publish_names(self, names: Mapping[Name, ServicePlan]) -> None:

@@ -48,6 +48,10 @@ class ViewTracker:
         """The result of the last `update`; None before the first one."""
         return self._last
 
+    def traffic(self) -> ClusterView | None:
+        """The view that traffic followed in the last pass; None before the first one."""
+        return None if self._last is None else self._last.traffic
+
     @property
     def view(self) -> ClusterView | None:
         """The newest view from the store; None until it has answered once."""

@@ -22,7 +22,8 @@ from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
 from mesh.cluster.claim_actions import ClaimActions
-from mesh.cluster.records.encode import build_view
+from mesh.cluster.records.encode import build_view, own_prefixes
+from mesh.cluster.worker_removal import WorkerRemoval
 from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, PrivateAnswers, Settings, secret_files
 from mesh.control.arrival_watcher import PassiveSources
@@ -31,6 +32,7 @@ from mesh.control.cluster_follower import PeerDirectory
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.dns_zone import ZonePublisher
 from mesh.control.drain_requests import DrainRequests
+from mesh.control.endpoint_actions import EndpointActions
 from mesh.control.event_recorder import ContainerExit, ContainerExits, EventRecorder
 from mesh.control.graceful_stop import ContainerEngine, DrainSignals, GracefulStopper
 from mesh.control.handover import IpvsHandover, NftablesHandover
@@ -39,6 +41,7 @@ from mesh.control.own_commands import DeclaredCommandRunner
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
 from mesh.control.source_nat import SourceNatUpkeep
+from mesh.control.weight_requests import WeightRequests
 from mesh.daemon.admin_address import admin_address
 from mesh.daemon.arrival_monitor import ArrivalMonitor
 from mesh.daemon.connectivity import ConnectivityTester
@@ -92,6 +95,7 @@ from mesh.sources.docker.instances import InstanceRules
 from mesh.sources.docker.networks import read_container_networks
 from mesh.sources.docker.source import DockerSource
 from mesh.store import Store, StoreError
+from mesh.store.cached import CachedStore
 from mesh.store.event_ring import EventRing, RingLimits
 from mesh.store.sqlite_event_ring import SqliteEventRing
 from mesh.util.bulkhead import Bulkhead, contain_event_loop
@@ -183,9 +187,7 @@ async def run_daemon(
             raise StartError(Code.DNS_CANNOT_LISTEN, f"{error}{remedy}") from error
         stack.push_async_callback(names.stop)
         peer_endpoint = await _open_peer_endpoint(settings, stack)
-        drains = DrainRequests(
-            context.events.instances_changed.set, await read_own_endpoints(store, settings.node_name)
-        )
+        drains, weights = await _operator_requests(store, settings.node_name, context)
         signals, exits = DrainSignals(), ContainerExits()
         sources, engines = _sources(settings, environment, signals, exits)
         stopper = GracefulStopper(drains, engines, settings.dataplane_drain_timeout, signals)
@@ -211,6 +213,7 @@ async def run_daemon(
                 prober=prober,
                 publish=_publisher(zone_builder, names),
                 drains=drains,
+                weights=weights,
                 witnesses=peer_endpoint.witnesses,
             ),
             context,
@@ -241,7 +244,7 @@ async def run_daemon(
         api = AdminApi(
             replace(admin_listen_config(settings), connections=shares.admin_connections),
             loop.snapshots.observe,
-            stopper.verbs(),
+            EndpointActions(settings.node_name, stopper, weights, loop.traffic).verbs(),
             collector.measure,
             collector.feed,
             explain=collector.explain,
@@ -249,6 +252,7 @@ async def run_daemon(
             past=PastEventsHandler(lambda: settings.node_name, settings.dns_domain, ring),
             claims=ClaimActions(store),
             channel=_channel(settings, loop.peers, stack),
+            removal=WorkerRemoval(settings.node_name, store),
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -562,13 +566,26 @@ def _source_name(sources: Sequence[ComposeSource | DockerSource]) -> str:
     return f"{ProblemPart.SOURCE} {len(sources)}"
 
 
+async def _operator_requests(store: Store, worker: str, context: LoopContext) -> tuple[DrainRequests, WeightRequests]:
+    """What operators requested from an earlier process stays in force."""
+    adopted = await read_own_endpoints(store, worker)
+    changed = context.events.instances_changed.set
+    return DrainRequests(changed, adopted), WeightRequests(changed, adopted)
+
+
 async def read_own_endpoints(store: Store, worker: str) -> list[Endpoint]:
-    """The endpoints that this worker registered before; empty if the store does not answer."""
+    """The endpoints that this worker registered before; empty if the store does not answer.
+
+    A lease may end before a restart does. Then they are in the view that the former process has saved.
+    """
+    prefixes = own_prefixes(worker)
     try:
-        seen, _ = build_view((await store.read()).records)
+        saved = await store.saved() if isinstance(store, CachedStore) else None
+        former = {} if saved is None else {k: v for k, v in saved.records.items() if k.startswith(prefixes)}
+        seen, _ = build_view({**former, **(await store.read()).records})
     except StoreError as error:
         log.warning(
-            "store: %s; drains that were requested before the start are not restored",
+            "store: %s; drains and weights that were requested before the start are not restored",
             error,
             extra=Code.STORE_NOT_READ.extra,
         )

@@ -663,8 +663,8 @@ class Code(Enum):
         "The store cannot be read",
         """
         The store does not answer; what was read last stays in force. If it did not answer at the start, the
-        daemon does not know which endpoints an operator had drained: check `vipmesh status`, and drain them
-        again.
+        daemon does not know which endpoints an operator had drained or given a weight: check `vipmesh status`,
+        and do it again.
         """,
     )
     FROZEN = (
@@ -1253,6 +1253,66 @@ class Code(Enum):
         The admin API of the other worker is not reached, does not answer in time, or its answer is too long or
         none of vipmesh. Look at that worker itself, and whether a firewall lets its `[admin] tcp` pass between
         workers.
+        """,
+    )
+    LAST_SERVING_ENDPOINT = (
+        "VM680",
+        "The last endpoint of a service that serves",
+        """
+        A drain, maintenance, stop or weight of 0 would take the last endpoint that serves from a service with
+        several endpoints; those that are requested at once count together. Let another endpoint serve first
+        (`vipmesh status` shows why it does not), or type the line in the message, which has `--force`.
+        """,
+    )
+    ACTION_LEFT_OUT = (
+        "VM681",
+        "An endpoint of another worker was left out",
+        """
+        The endpoint runs on another worker, and only a certificate or token of your own is sent there: no worker
+        acts because another one says so. Name yours with `--cert` and `--ca`, or `--token-file` and `--ca`, in
+        the environment or in a context, see [Act on any worker](howto/act-on-any-worker.md); or run the verb on
+        that worker.
+        """,
+    )
+    WORKER_ADDRESS_UNKNOWN = (
+        "VM682",
+        "The admin API of another worker is not known",
+        """
+        The worker that runs the endpoint publishes no address of its admin API: it has neither `[admin] tcp` nor
+        `cert`, its version is older, or it is not connected. Set both there, or run the verb on that worker.
+        """,
+    )
+    ENDPOINT_AMBIGUOUS = (
+        "VM683",
+        "Several workers run an endpoint of this name",
+        """
+        The name or ID is that of endpoints on several other workers. Write `NAME@WORKER`, as in the message.
+        """,
+    )
+    WORKER_NOT_REMOVED = (
+        "VM684",
+        "A worker is not removed",
+        """
+        `vipmesh workers remove` does not remove the worker that is asked, nor one that runs, without `--force`: it
+        would register again at once. Stop its daemon first, and take its rights in etcd with the lines that the
+        verb prints. A worker that left nothing in the store has nothing to remove.
+        """,
+    )
+    ACTION_INTERRUPTED = (
+        "VM685",
+        "The client went away before an action had ended",
+        """
+        What had begun goes on: an endpoint that drains stays drained until `vipmesh undrain`. What had not begun is
+        not done: a container that was to be stopped after its drain runs on and takes connections again, and
+        further endpoints of the same line are left as they are.
+        """,
+    )
+    EVENT_OF_WEIGHT = (
+        "VM686",
+        "An operator set the weight of an endpoint",
+        """
+        An event of the past: an operator gave an endpoint a weight in place of its label's with `vipmesh weight`,
+        or that of its label again with `vipmesh weight ENDPOINT reset`.
         """,
     )
     LOG_LINES_LOST = (

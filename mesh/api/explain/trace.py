@@ -274,6 +274,7 @@ class ServiceTracer:
             last_probe=describe_last_probe(endpoint.key, self._evidence),
             why_not=() if serving else tuple(reasons),
             in_spite_of=tuple(reasons) if serving else (),
+            weight_from=endpoint.weight_from.value,
         )
 
 

@@ -39,11 +39,12 @@ from mesh.api.http.page import add_page, is_page_path
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.refusals import RefusalLog
 from mesh.api.http.tls import ReloadingTls, check_revoked
+from mesh.api.http.worker_removal import WorkerRemovalHandler, WorkerRemovalService
 from mesh.api.http.workers import LocalAnswer, WorkersHandler
 from mesh.api.metrics.families import MetricsInput
 from mesh.api.status import notices, render_status, worker_status
 from mesh.config.values import parse_socket_address
-from mesh.control.graceful_stop import ActionHandler
+from mesh.control.endpoint_actions import ActionHandler
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
@@ -125,16 +126,18 @@ class AdminApi:
         past: PastEventsHandler | None = None,
         claims: ClaimService | None = None,
         channel: WorkerChannel | None = None,
+        removal: WorkerRemovalService | None = None,
     ) -> None:
         """`observe` and `measure` take snapshots, which do not change any more.
 
         `observe` is called in the event loop's thread. Without `measure`, the metrics are those of `observe` alone.
         Without `feed`, the API makes one, which must be run. Without `explain` or `connectivity`, their paths do not
-        exist; without `claims`, its requests are refused. Without `past`, there are no past events. Without
-        `channel`, there are no other workers.
+        exist; without `claims` or `removal`, their requests are refused. Without `past`, there are no past events.
+        Without `channel`, there are no other workers.
         """
-        # 10 parameters: one for each kind of request that needs a part of the daemon.
+        # 11 parameters: one for each kind of request that needs a part of the daemon.
         self._claims = claims
+        self._removal = removal
         self._channel = channel
         self._entrance = entrance
         self._observe = observe
@@ -251,6 +254,7 @@ class AdminApi:
         app.router.add_get("/v1/claims", claims.get)
         app.router.add_post("/v1/claims/free", claims.free)
         app.router.add_post("/v1/claims/move", claims.move)
+        app.router.add_post("/v1/workers/remove", WorkerRemovalHandler(self._removal, actions).post)
         if self._connectivity is not None:
             handler = ConnectivityHandler(self._connectivity, actions)
             app.router.add_get("/v1/test", handler.get)

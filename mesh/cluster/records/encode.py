@@ -175,7 +175,7 @@ def _runs(worker: str, endpoint: Endpoint) -> tuple[str, bytes]:
     # Only a declaration has sets, whose order differs from one process to the next.
     record = msgspec.to_builtins(endpoint, order=None if endpoint.declared is None else "deterministic")
     # Such a record is the same as that of a version without these fields: it is not written again.
-    for optional in ("run", "declared"):
+    for optional in ("run", "declared", "asked_weight"):
         if record[optional] is None:
             del record[optional]
     if endpoint.declared is not None:

@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from mesh.api.http.server import AdminApi
+from mesh.control.endpoint_actions import EndpointAction
 from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
 from mesh.model.part import DaemonPart
 from mesh.util.bulkhead import INTERNAL_ERRORS
@@ -28,8 +29,8 @@ def break_route(route: web.AbstractRoute, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_every_route_runs_in_the_bulkhead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def verb(name: str) -> str:
-        return name
+    async def verb(action: EndpointAction) -> str:
+        return action.name
 
     async def explain(_: str) -> None:
         raise AssertionError

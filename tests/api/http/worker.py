@@ -17,6 +17,7 @@ from mesh.api.explain.query import explain
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi, AdminListenConfig
 from mesh.api.status import notices
+from mesh.control.endpoint_actions import EndpointAction
 from mesh.control.snapshot import DetailedSnapshot, WorkerSnapshot
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError
@@ -28,10 +29,10 @@ from tests.api.metrics.test_families import OBSERVED
 TOKEN = "0123456789abcdef"
 
 
-async def drain(name: str) -> str:
+async def drain(action: EndpointAction) -> str:
     """Knows one container."""
-    if name != "web-1":
-        raise ActionRefusedError(Code.NO_SUCH_ENDPOINT, f"no container {name!r}")
+    if action.name != "web-1":
+        raise ActionRefusedError(Code.NO_SUCH_ENDPOINT, f"no container {action.name!r}")
     return "demo/web-1"
 
 
@@ -62,7 +63,7 @@ SAMPLE_PLAN = ConnectivityPlan(
     (PeerAddress("w2", "192.0.2.12"),),
 )
 
-VERBS = dict.fromkeys(("drain", "maintenance", "undrain", "stop"), drain)
+VERBS = dict.fromkeys(("drain", "maintenance", "undrain", "stop", "weight"), drain)
 
 
 def socket_of(directory: Path) -> AdminListenConfig:

@@ -1208,6 +1208,16 @@ class Code(Enum):
         `vipmesh status` lists them.
         """,
     )
+    NFTABLES_TRAFFIC_NOT_COUNTED = (
+        "VM695",
+        "nftables does not count traffic",
+        """
+        The nftables data plane counts connections and bytes in the table `vipmesh_count`, and nft or the kernel
+        refused it; the message contains why. Traffic flows all the same. Without counters `vipmesh top` shows
+        no rates, and the metrics of traffic are missing. Counting begins with the first request for it that
+        succeeds: delete the table if another program made it, or update nft to 1.0 and the kernel to 5.7.
+        """,
+    )
     LOG_LINES_LOST = (
         "VM701",
         "Lines of the log were lost",

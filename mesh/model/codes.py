@@ -494,8 +494,8 @@ class Code(Enum):
         "VM301",
         "A setting that does not exist",
         """
-        The file, or an environment variable that begins with `VIPMESH_`, names a setting that does not exist;
-        the message suggests the nearest one. The daemon does not start, because the intended setting would
+        The file, or an environment variable that begins with `VIPMESH_`, names a setting or a table that does
+        not exist, even an empty one; the message suggests the nearest one. The daemon does not start, because the intended setting would
         silently have no effect. [Settings](settings.md) lists all of them.
         """,
     )

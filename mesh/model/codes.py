@@ -495,8 +495,8 @@ class Code(Enum):
         "A setting that does not exist",
         """
         The file, or an environment variable that begins with `VIPMESH_`, names a setting or a table that does
-        not exist, even an empty one; the message suggests the nearest one. The daemon does not start, because the intended setting would
-        silently have no effect. [Settings](settings.md) lists all of them.
+        not exist, even an empty one; the message suggests the nearest one. The daemon does not start, because
+        the intended setting would silently have no effect. [Settings](settings.md) lists all of them.
         """,
     )
     SETTING_VALUE = (
@@ -1216,6 +1216,15 @@ class Code(Enum):
         refused it; the message contains why. Traffic flows all the same. Without counters `vipmesh top` shows
         no rates, and the metrics of traffic are missing. Counting begins with the first request for it that
         succeeds: delete the table if another program made it, or update nft to 1.0 and the kernel to 5.7.
+        """,
+    )
+    SUPPORT_NOT_WRITTEN = (
+        "VM696",
+        "The archive for support was not written",
+        """
+        `vipmesh support` writes one file that it makes itself, after it has shown what will be in it and was
+        answered `y`. Without a terminal to ask on, add `--yes`. A file that exists is never replaced: name
+        another one with `--output FILE`, in a directory that this user may write to.
         """,
     )
     LOG_LINES_LOST = (

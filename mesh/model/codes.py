@@ -1017,7 +1017,7 @@ class Code(Enum):
         "The name server cannot listen",
         """
         An address of `[dns] listen`, or the resolver for containers, is in use, not permitted or does not
-        exist. Often systemd-resolved or dnsmasq uses port 53: `ss -lnup sport = 53` shows it, and `vipmesh
+        exist. Often systemd-resolved or dnsmasq uses port 53: `ss -lntup sport = :53` shows it, and `vipmesh
         doctor` says how to free the port. An address that appears later is served from then on.
         """,
     )

@@ -76,6 +76,25 @@ class WorkerRemovalDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class SupportPartDocument:
+    """A file in the archive of `support`."""
+
+    name: str
+    bytes: int
+    missing: str | None = None
+    """Why it is not there or not whole; None if it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class SupportDocument:
+    """The result of `support`."""
+
+    file: str
+    parts: tuple[SupportPartDocument, ...]
+    """Every file in the archive, and those that are missing."""
+
+
+@dataclass(frozen=True, slots=True)
 class RolesDocument:
     """The result of `cluster roles`."""
 

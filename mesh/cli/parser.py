@@ -32,6 +32,8 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("file", nargs="?", type=Path, help="your own compose file, with x-endpoints on 127.0.0.0/8")
     demo.set_defaults(of="run")
 
+    _add_support(verbs)
+
     check = verbs.add_parser("check", help="report every problem of compose files; exit status 1 if there is an error")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a compose file")
     _config(check, "settings file, for the VIP pool and the cluster domain")
@@ -75,9 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     _json(teardown)
     teardown.set_defaults(of="run")
 
-    completion = verbs.add_parser("completion", help="print a shell script that completes verbs, options and files")
-    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
-    completion.set_defaults(of="completion")
+    _add_completion(verbs)
     return whole
 
 
@@ -99,6 +99,21 @@ def _cluster(verb: argparse.ArgumentParser) -> None:
     _json(revoke)
     revoke.set_defaults(of="certs")
     _add_roles(verbs)
+
+
+def _add_completion(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    completion = verbs.add_parser("completion", help="print a shell script that completes verbs, options and names")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    completion.add_argument("--names", nargs=argparse.REMAINDER, metavar="KIND... : WORD...", help=argparse.SUPPRESS)
+    completion.set_defaults(of="completion")
+
+
+def _add_support(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    support = verbs.add_parser("support", help="write an archive with what is needed to find a fault, without secrets")
+    support.add_argument("--output", type=Path, metavar="FILE", help="default: vipmesh-support-HOST-TIME.tar.gz here")
+    support.add_argument("--yes", action="store_true", help="write it without asking")
+    _asks(support)
+    support.set_defaults(of="support")
 
 
 def _add_events(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -925,6 +925,12 @@ CLIENT_VARIABLES = (
 """The variables that say which worker the command line asks (`mesh.cli.access`). They are no settings."""
 
 
+_TABLES = frozenset(key[:at] for key in SETTINGS for at, letter in enumerate(key) if letter == ".")
+"""The tables that have settings."""
+_FORWARD = "dns.forward"
+"""The one setting that is a table itself."""
+
+
 def parse_settings(text: str, environment: Mapping[str, str], *, hostname: str, file: str = "settings") -> Settings:
     """Read the settings from TOML text and the environment; `hostname` is the default of `[node] name`.
 
@@ -932,10 +938,12 @@ def parse_settings(text: str, environment: Mapping[str, str], *, hostname: str, 
     """
     problems: list[CodedText] = []
     try:
-        given = dict(_leaves(tomllib.loads(text), ""))
+        tree = tomllib.loads(text)
+        given = dict(_leaves(tree, ""))
     except (ValueError, RecursionError) as error:  # `TOMLDecodeError` is a `ValueError`
         raise SettingsError([CodedText(f"{file}: not TOML: {error}", Code.SETTINGS_FILE_UNUSABLE)]) from error
-    problems += [CodedText(f"{file}: {text}", Code.UNKNOWN_SETTING) for text in _unknown(given)]
+    unknown = (*_unknown_tables(tree, ""), *_unknown(given))
+    problems += [CodedText(f"{file}: {text}", Code.UNKNOWN_SETTING) for text in unknown]
     problems += [CodedText(text, Code.UNKNOWN_SETTING) for text in _unknown_variables(environment)]
     read: dict[str, Any] = {"node_name": hostname}
     for key, setting in SETTINGS.items():
@@ -1080,12 +1088,23 @@ def secret_files(settings: Settings) -> Mapping[Path, Problem]:
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield every setting with its value, those in unknown tables included."""
     for key, value in tree.items():
         path = f"{prefix}{key}"
         if isinstance(value, dict) and path not in SETTINGS:
             yield from _leaves(value, path + ".")
         else:
             yield path, value
+
+
+def _unknown_tables(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Yield what is wrong with each empty table that does not exist; in others, each setting is reported."""
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and path not in SETTINGS:
+            if not value and path not in _TABLES:
+                yield f"[{path}]: no such table; {_nearest(path, sorted({*_TABLES, _FORWARD}), '[{}]'.format)}"
+            yield from _unknown_tables(value, path + ".")
 
 
 def _unknown(given: Mapping[str, Any]) -> Iterator[str]:

@@ -494,9 +494,9 @@ class Code(Enum):
         "VM301",
         "A setting that does not exist",
         """
-        The file, or an environment variable that begins with `VIPMESH_`, names a setting that does not exist;
-        the message suggests the nearest one. The daemon does not start, because the intended setting would
-        silently have no effect. [Settings](settings.md) lists all of them.
+        The file, or an environment variable that begins with `VIPMESH_`, names a setting or a table that does
+        not exist, even an empty one; the message suggests the nearest one. The daemon does not start, because
+        the intended setting would silently have no effect. [Settings](settings.md) lists all of them.
         """,
     )
     SETTING_VALUE = (
@@ -1017,7 +1017,7 @@ class Code(Enum):
         "The name server cannot listen",
         """
         An address of `[dns] listen`, or the resolver for containers, is in use, not permitted or does not
-        exist. Often systemd-resolved or dnsmasq uses port 53: `ss -lnup sport = 53` shows it, and `vipmesh
+        exist. Often systemd-resolved or dnsmasq uses port 53: `ss -lntup sport = :53` shows it, and `vipmesh
         doctor` says how to free the port. An address that appears later is served from then on.
         """,
     )
@@ -1313,6 +1313,25 @@ class Code(Enum):
         """
         An event of the past: an operator gave an endpoint a weight in place of its label's with `vipmesh weight`,
         or that of its label again with `vipmesh weight ENDPOINT reset`.
+        """,
+    )
+    NFTABLES_TRAFFIC_NOT_COUNTED = (
+        "VM695",
+        "nftables does not count traffic",
+        """
+        The nftables data plane counts connections and bytes in the table `vipmesh_count`, and nft or the kernel
+        refused it; the message contains why. Traffic flows all the same. Without counters `vipmesh top` shows
+        no rates, and the metrics of traffic are missing. Counting begins with the first request for it that
+        succeeds: delete the table if another program made it, or update nft to 1.0 and the kernel to 5.7.
+        """,
+    )
+    SUPPORT_NOT_WRITTEN = (
+        "VM696",
+        "The archive for support was not written",
+        """
+        `vipmesh support` writes one file that it makes itself, after it has shown what will be in it and was
+        answered `y`. Without a terminal to ask on, add `--yes`. A file that exists is never replaced: name
+        another one with `--output FILE`, in a directory that this user may write to.
         """,
     )
     LOG_LINES_LOST = (

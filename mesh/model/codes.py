@@ -1232,8 +1232,8 @@ class Code(Enum):
         "VM674",
         "No TLS with another worker",
         """
-        Whoever answers at the address that a worker publishes has no certificate with that worker's name, or one
-        that has ended, was revoked or is signed by somebody else; or it does not accept this worker's. Nothing was
+        The server at the address that a worker publishes has no certificate with that worker's name, or one that
+        has ended, was revoked or is signed by another authority; or it does not accept this worker's. Nothing was
         asked. Make new certificates with `vipmesh cluster certs`; each worker needs the same `ca.pem`.
         """,
     )
@@ -1242,8 +1242,8 @@ class Code(Enum):
         "Another worker refuses the request",
         """
         The other worker answered with an error, which the message repeats: it does not know the path, as one of an
-        earlier version, or it does not allow it to a worker. A worker may only read on another one: whoever
-        acts needs the operator's certificate or token.
+        earlier version, or it does not allow it to a worker. A worker may only read on another one; actions
+        need the operator's certificate or token.
         """,
     )
     CHANNEL_NO_ANSWER = (

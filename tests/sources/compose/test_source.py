@@ -11,7 +11,7 @@ import pytest
 from mesh.model.problem import Problem
 from mesh.model.service import Instance
 from mesh.sources import Source
-from mesh.sources.compose.source import ComposeSource, load_compose_file
+from mesh.sources.compose.source import LARGE, ComposeSource, load_compose_file
 
 ONE = "services:\n  web:\n    labels:\n      mesh.routing.port_80: web\n    x-endpoints:\n      - 10.0.0.1:80\n"
 TWO = ONE + "      - 10.0.0.2:80\n"
@@ -213,3 +213,17 @@ async def test_a_file_is_read_only_after_writes_have_settled(file: Path) -> None
                 writing.flush()
                 await asyncio.sleep(0.02)
         assert len(ids(await again)) == 31
+
+
+def test_memory_of_large_files_is_given_back_and_small_ones_cost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[bool] = []
+    monkeypatch.setattr("mesh.util.free_memory.release_free_memory", lambda: released.append(True))
+    file = tmp_path / "compose.yaml"
+    file.write_text("services: {}\n")
+    ComposeSource([file], env={}).read()
+    assert released == []
+    file.write_text("services: {}\n" + "#" * LARGE)
+    ComposeSource([file], env={}).read()
+    assert released == [True]

@@ -68,6 +68,10 @@ class WorkerSnapshot:
     """Whether requests arrive, by what any check has observed."""
     internal_errors: Mapping[DaemonPart, int] = field(default_factory=dict)
     """How many internal errors were caught since the start, by part."""
+    programmed: Table | None = None
+    """The table that the last pass has left in the data plane; None before the first one."""
+    since: Mapping[EndpointKey, float] = field(default_factory=dict)
+    """Since when this worker has seen each endpoint in its state, in seconds since 1970."""
 
     @property
     def size(self) -> int:

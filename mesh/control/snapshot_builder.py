@@ -68,6 +68,8 @@ class SnapshotBuilder:
             isolated,
             self._arrivals(),
             conditions.internal_errors.counts(),
+            None if runner.plan is None else runner.left,
+            tracker.since,
         )
 
     def evidence(self) -> DetailedSnapshot:

@@ -13,7 +13,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 
-import msgspec
 from aiohttp import ClientError, web
 from aiohttp.typedefs import Handler, Middleware
 
@@ -37,9 +36,9 @@ from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHand
 from mesh.api.http.page import add_page, is_page_path
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.refusals import RefusalLog
+from mesh.api.http.status import StatusHandler
 from mesh.api.http.tls import ReloadingTls
 from mesh.api.metrics.families import MetricsInput
-from mesh.api.status import notices, render_status, worker_status
 from mesh.config.values import parse_socket_address
 from mesh.control.graceful_stop import ActionHandler
 from mesh.control.snapshot import WorkerSnapshot
@@ -47,7 +46,6 @@ from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.model.part import DaemonPart
 from mesh.util.bulkhead import Bulkhead
-from mesh.util.offload import compute
 from mesh.util.regular_file import read_regular_file
 
 __all__ = ["AdminApi", "AdminApiError", "AdminListenConfig"]
@@ -237,7 +235,7 @@ class AdminApi:
         app.router.add_get("/v1/events", partial(stream_events, self.feed))
         app.router.add_get("/v1/events/past", self._past.get)
         app.router.add_get("/v1/openapi.yaml", _get_description)
-        app.router.add_get("/v1/status", self._get_status)
+        app.router.add_get("/v1/status", StatusHandler(self._observe, self.feed.take_input).get)
         add_page(app)
         if self._explain is not None:
             app.router.add_get("/v1/explain", partial(get_explanation, self._explain))
@@ -263,15 +261,6 @@ class AdminApi:
 
     async def _measure(self) -> MetricsInput:
         return MetricsInput(self._observe())
-
-    async def _get_status(self, request: web.Request) -> web.Response:
-        observed = self._observe()
-        # `vipmesh status` asks for text, so that it need not import what renders it.
-        if request.headers.get("Accept") == "text/plain":
-            text = await compute(observed.size, lambda: render_status(worker_status(observed), notices(observed)))
-            return web.Response(text=f"{text}\n")
-        body = await compute(observed.size, lambda: msgspec.json.encode(worker_status(observed, in_detail=True)))
-        return web.Response(body=body, content_type="application/json")
 
 
 async def _get_health(_: web.Request) -> web.Response:

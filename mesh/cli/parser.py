@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     _asks(explain)
     explain.set_defaults(of="status")
 
+    _add_workers(verbs)
     _add_events(verbs)
 
     test = verbs.add_parser("test", help="send packets to VIPs and published ports, and show where they are lost")
@@ -117,6 +118,12 @@ def _add_status(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     status.add_argument("--wait", type=_seconds, metavar="SECONDS", help="until --check would exit with 0")
     _asks(status)
     status.set_defaults(of="status")
+
+
+def _add_workers(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    workers = verbs.add_parser("workers", help="list the workers of the cluster, with or without endpoints")
+    _asks(workers)
+    workers.set_defaults(of="workers")
 
 
 def _add_events(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from mesh.control.arrival import Arrivals
+from mesh.control.cluster_follower import PeerDirectory
 from mesh.control.conditions import LoopConditions
 from mesh.control.digest import TableDigest
 from mesh.control.drain_requests import DrainRequests
@@ -20,7 +21,7 @@ from mesh.model.view import ClusterView
 class SnapshotBuilder:
     """Takes snapshots of a worker. All methods must be called in the event loop's thread."""
 
-    # 8 parameters: one for each part of the worker that a snapshot shows.
+    # 9 parameters: one for each part of the worker that a snapshot shows.
 
     def __init__(
         self,
@@ -33,9 +34,10 @@ class SnapshotBuilder:
         conditions: LoopConditions,
         troubles: Callable[[], Mapping[str, CodedText]],
         arrivals: Callable[[], Arrivals],
+        peers: PeerDirectory,
     ) -> None:
         """`domain` completes a bare name. `troubles`: why the last good state of a part stays in force, by part.
-        `arrivals`: whether requests arrive.
+        `arrivals`: whether requests arrive. `peers` knows the other workers.
         """
         self._facts = facts
         self._domain = domain
@@ -45,6 +47,7 @@ class SnapshotBuilder:
         self._conditions = conditions
         self._troubles = troubles
         self._arrivals = arrivals
+        self._peers = peers
         self._digest = TableDigest()
 
     def observe(self) -> WorkerSnapshot:
@@ -69,6 +72,7 @@ class SnapshotBuilder:
             self._arrivals(),
             conditions.internal_errors.counts(),
             None if runner.plan is None else runner.left,
+            *self._peers.seen(),
             tracker.since,
         )
 

@@ -161,7 +161,8 @@ def encoded_again(where: str, value: bytes) -> tuple[str, bytes]:
             return encode_verdict(worker, endpoint_key, said.health, kept=said.kept, held_back=said.held_back)
         case DaemonPresence(worker):
             said_by_it = msgspec.json.decode(value, type=DaemonRecord)
-            return _only(encode_daemon(worker, said_by_it.version, said_by_it.session, said_by_it.listens))
+            own = msgspec.structs.astuple(said_by_it)
+            return _only(encode_daemon(worker, *own))
         case refused:
             raise AssertionError(f"the record {where} is not decoded: {refused}")
 

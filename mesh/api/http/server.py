@@ -38,6 +38,7 @@ from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.refusals import RefusalLog
 from mesh.api.http.status import StatusHandler
 from mesh.api.http.tls import ReloadingTls
+from mesh.api.http.workers import WorkersHandler
 from mesh.api.metrics.families import MetricsInput
 from mesh.config.values import parse_socket_address
 from mesh.control.graceful_stop import ActionHandler
@@ -235,6 +236,7 @@ class AdminApi:
         app.router.add_get("/v1/events", partial(stream_events, self.feed))
         app.router.add_get("/v1/events/past", self._past.get)
         app.router.add_get("/v1/openapi.yaml", _get_description)
+        app.router.add_get("/v1/workers", WorkersHandler(self._observe).get)
         app.router.add_get("/v1/status", StatusHandler(self._observe, self.feed.take_input).get)
         add_page(app)
         if self._explain is not None:

@@ -13,7 +13,8 @@ problem, never raised as an exception: one broken record must not stop the other
     claims/idle/..., claims/clock       how long claims have not been declared (`mesh.cluster.claim_usage`)
     workers/<worker>/services/<owner>   a `Service`, {"own_probe"}    leased
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
-    workers/<worker>/daemon             {"version", "session", "listens"}  leased; written last, after all others
+    workers/<worker>/daemon             {"version", "session", "listens", "data_plane"}  leased; written last
+    workers/<worker>/digest             {"digest"}                    leased; of its table, for operators
     health/<worker>/<id>                {"health", "run", "reason"}   leased; by the probes of its own worker
     health/<worker>/<owner>/<id>        {"health", "run", "reason"}   leased; by another prober, for a departed owner
 
@@ -104,11 +105,21 @@ def encode_registration(worker: str, services: Iterable[Service], endpoints: Ite
     return dict([*(_declared(worker, service) for service in services), *(_runs(worker, e) for e in endpoints)])
 
 
-def encode_daemon(worker: str, version: str, session: str, listens: str | None = None) -> dict[str, bytes]:
+def encode_daemon(
+    worker: str, version: str, session: str, listens: str | None = None, data_plane: str | None = None
+) -> dict[str, bytes]:
     """The record of the daemon itself. `session` differs after each start; `listens` is the address of its peer
-    listener (`address:port`), or None if it has none.
+    listener (`address:port`), or None if it has none; `data_plane` is its name, or None if it is not known.
     """
-    return {record_key("workers", worker, "daemon"): _value(DaemonRecord(version, session, listens))}
+    record = _builtins(DaemonRecord(version, session, listens, data_plane))
+    if data_plane is None:
+        del record["data_plane"]  # such a record is the same as that of a version without this field
+    return {record_key("workers", worker, "daemon"): msgspec.json.encode({"v": VERSION, **record})}
+
+
+def encode_digest(worker: str, digest: str) -> dict[str, bytes]:
+    """The record with the digest of a worker's table."""
+    return {record_key("workers", worker, "digest"): msgspec.json.encode({"v": VERSION, "digest": digest})}
 
 
 def encode_verdict(

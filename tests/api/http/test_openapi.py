@@ -16,6 +16,7 @@ from mesh.api.connectivity.report import ConnectivityReport
 from mesh.api.events import EVENT_NAMES
 from mesh.api.explain.document import Explanation
 from mesh.api.past_events import PastEventsDocument
+from mesh.api.workers import WorkersDocument
 from tests.api.http.worker import client, serving, socket_of, until
 
 DESCRIBED: dict[str, Any] = yaml.safe_load((Path(__file__).parents[3] / "mesh" / "api" / "openapi.yaml").read_text())
@@ -47,7 +48,7 @@ SCHEMA_NAMES = {
 
 def test_its_schemas_equal_those_of_the_code() -> None:
     _, components = msgspec.json.schema_components(
-        [*EVENT_NAMES, PastEventsDocument, Explanation, ConnectivityPlan, ConnectivityReport],
+        [*EVENT_NAMES, PastEventsDocument, Explanation, ConnectivityPlan, ConnectivityReport, WorkersDocument],
         ref_template="#/components/schemas/{name}",
     )
     described = json.dumps(components)
@@ -63,6 +64,8 @@ ANSWERS = [
     ("get", "/metrics", None, 200),
     ("get", "/v1/openapi.yaml", None, 200),
     ("get", "/v1/status", None, 200),
+    ("get", "/v1/status?verdicts=false", None, 200),
+    ("get", "/v1/workers", None, 200),
     ("get", "/v1/explain?of=web.test", None, 200),
     ("get", "/v1/explain?of=", None, 400),
     ("get", "/v1/events/past", None, 200),

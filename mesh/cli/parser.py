@@ -45,9 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     _json(doctor)
     doctor.set_defaults(of="doctor")
 
-    status = verbs.add_parser("status", help="show the services, endpoints and problems of a running daemon")
-    _asks(status, others=True)
-    status.set_defaults(of="status")
+    _add_status(verbs)
 
     top = verbs.add_parser("top", help="show the traffic of each service, updated continuously")
     top.add_argument("--count", type=_count, metavar="N", help="stop after N updates (default: run until interrupted)")
@@ -59,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _asks(explain, others=True)
     explain.set_defaults(of="status")
 
+    _add_workers(verbs)
     _add_events(verbs)
 
     test = verbs.add_parser("test", help="send packets to VIPs and published ports, and show where they are lost")
@@ -99,6 +98,17 @@ def _cluster(verb: argparse.ArgumentParser) -> None:
     _json(revoke)
     revoke.set_defaults(of="certs")
     _add_roles(verbs)
+
+
+def _add_status(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    status = verbs.add_parser("status", help="show the services, endpoints and problems of a running daemon")
+    status.add_argument("name", nargs="?", metavar="NAME", help="a service, VIP, endpoint or worker (default: all)")
+    status.add_argument("--problems", action="store_true", help="only what is wrong")
+    status.add_argument("--endpoints", action="store_true", help="the endpoints of all services, with all ports")
+    status.add_argument("--check", action="store_true", help="exit status 3 if something is wrong")
+    status.add_argument("--wait", type=_seconds, metavar="SECONDS", help="until --check would exit with 0")
+    _asks(status, others=True)
+    status.set_defaults(of="status")
 
 
 def _add_completion(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

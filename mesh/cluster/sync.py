@@ -22,12 +22,13 @@ from mesh.cluster.endpoint_authority import EndpointAuthority
 from mesh.cluster.name_guard import NameGuard
 from mesh.cluster.ports import ConditionReports, Decide
 from mesh.cluster.record_publisher import RecordPublisher
-from mesh.cluster.records.encode import encode_daemon, encode_registration
+from mesh.cluster.records.encode import encode_daemon, encode_digest, encode_registration
 from mesh.cluster.retained import RetainedRecords
 from mesh.cluster.store_writes import StoreWrites
 from mesh.cluster.usage_keeper import UsageKeeper
 from mesh.cluster.view_assembler import ViewAssembler
 from mesh.cluster.view_overlay import ViewOverlay
+from mesh.cluster.worker_directory import RegisteredWorker
 from mesh.model.claims import ClaimLimits
 from mesh.model.part import DaemonPart
 from mesh.model.service import Address, Endpoint, EndpointKey, Service
@@ -56,14 +57,16 @@ class ClusterSync:
         *,
         listens: RealKey | None = None,
         admin: RealKey | None = None,
+        data_plane: str | None = None,
         answers: Callable[[str], bool] = lambda _: False,
         authority: EndpointAuthority | None = None,
         limits: ClaimLimits | None = None,
     ) -> None:
         """`decide` computes what to claim. `listens` is the address of this worker's peer listener and `admin` where
-        others ask its admin API, None if there is none; `answers` says whether another worker, given by its name,
-        answers this one; `authority` judges the endpoints of other workers, None to use them all. `limits` says how
-        long claims stay with holders that do not declare them; None: the time is not measured.
+        others ask its admin API, None if there is none; `data_plane` is the name of its data plane, for operators;
+        `answers` says whether another worker, given by its name, answers this one; `authority` judges the endpoints of
+        other workers, None to use them all. `limits` says how long claims stay with holders that do not declare them;
+        None: the time is not measured.
         """
         self._worker = worker
         self._authority = authority
@@ -75,7 +78,8 @@ class ClusterSync:
             __version__,
             uuid.uuid4().hex,
             None if listens is None else str(listens),
-            None if admin is None else str(admin),
+            admin=None if admin is None else str(admin),
+            data_plane=data_plane,
         )
         writes = StoreWrites(reports)
         self._retained = RetainedRecords(worker, answers)
@@ -123,6 +127,15 @@ class ClusterSync:
     def unleased(self) -> frozenset[str]:
         """The other workers whose lease has ended and whose records are kept."""
         return self._retained.unleased_workers
+
+    @property
+    def registered(self) -> Mapping[str, RegisteredWorker]:
+        """The workers that the store has, this one too, by name."""
+        return self._retained.registered
+
+    def publish_digest(self, digest: str) -> None:
+        """Tell the other workers the digest of this worker's table."""
+        self._publisher.describe(encode_digest(self._worker, digest))
 
     def encode_offer(self, services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> Mapping[str, bytes]:
         """Return the records of an offer, to be passed to `offer` with it. Pure, so that a thread may do it."""

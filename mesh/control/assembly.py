@@ -14,6 +14,7 @@ from mesh.control.arrival_watcher import ArrivalWatcher, PassiveSources
 from mesh.control.cluster_follower import ClusterFollower, PeerDirectory
 from mesh.control.conditions import LoopConditions
 from mesh.control.context import ClusterState, LoopContext, OwnEndpoints
+from mesh.control.digest_publisher import DigestPublisher
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.host_upkeep import AddressWatcher, EndpointUpkeepRunner, FirewallRunner, UpkeepRunner
 from mesh.control.host_watcher import HostFactSources, HostWatcher
@@ -127,6 +128,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         decide,
         listens=config.listens,
         admin=config.admin,
+        data_plane=facts.data_plane,
         answers=reachability.answers,
         authority=EndpointAuthority(config.worker, config.pool, config.endpoint_networks),
         limits=config.claims,
@@ -180,6 +182,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         probes = {FrozenPart.PROBES.value: lack} if (lack := parts.prober.lack) else {}
         return {**sources.frozen(), **store, **probes}
 
+    peers = PeerDirectory(config.worker, sync, cluster, reachability)
     snapshots = SnapshotBuilder(
         facts,
         config.domain,
@@ -190,13 +193,14 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         troubles=troubles,
         arrivals=lambda: arrival.arrivals,
         admin_addresses=partial(_admin_addresses, sync, config),
+        peers=peers,
     )
-    peers = PeerDirectory(config.worker, sync, cluster)
     watchers: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         "sources": sources.run,
         "host": AddressWatcher(parts.host, cluster, sync.move, network_changed).run,
         "firewall": firewall.run,
         "firewall rules": firewall.watch,
+        "digest": DigestPublisher(snapshots.digest, sync.publish_digest).run,
     }
     if parts.endpoint_upkeep is not None:
         watchers["endpoint settings"] = EndpointUpkeepRunner(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing_extensions import override
 
 from mesh.cluster.peer_monitor import PeerSource, Reachability
+from mesh.cluster.worker_directory import RegisteredWorker
 from mesh.control.conditions import LoopConditions
 from mesh.control.context import ClusterState
 from mesh.control.ports import ClusterExchange, PeerMembership
@@ -18,7 +19,10 @@ from mesh.model.view import ClusterView
 class PeerDirectory(PeerSource):
     """Lists the other workers for the `PeerMonitor` that pings them."""
 
-    def __init__(self, worker: str, membership: PeerMembership, cluster: ClusterState) -> None:
+    def __init__(
+        self, worker: str, membership: PeerMembership, cluster: ClusterState, reachability: Reachability
+    ) -> None:
+        self._reachability = reachability
         self._worker = worker
         self._membership = membership
         self._cluster = cluster
@@ -46,6 +50,13 @@ class PeerDirectory(PeerSource):
     def admin_refusal(self, address: Address) -> str | None:
         """Why no other worker's admin API can be at this address; None if it can."""
         return self._membership.admin_refusal(address)
+
+    def seen(self) -> tuple[Mapping[str, RegisteredWorker], frozenset[str], Mapping[str, float]]:
+        """Return the workers that the store has, those whose lease has ended, and when each answered last, in seconds
+        since 1970.
+        """
+        unleased = frozenset(self._membership.unleased)
+        return self._membership.registered, unleased, dict(self._reachability.heard)
 
     @override
     def view(self) -> ClusterView:

@@ -129,6 +129,20 @@ def changed_servers(before: Plan, after: Plan) -> set[VirtualKey]:
     return {key for part in parts for key in part.virtual_servers}
 
 
+def programmed_reals(planned: Plan, owner: str, programmed: Table | None) -> frozenset[RealKey]:
+    """Return the real servers of a service that take new connections in the data plane on this worker.
+
+    `programmed` is what the last pass has left there; None stands for what was planned. Between a change and the end
+    of the pass that programs it, an endpoint that may serve gets no packets yet.
+    """
+    part = planned.parts.get(owner)
+    if part is None:
+        return frozenset()
+    there = planned.table.virtual_servers if programmed is None else programmed.virtual_servers
+    servers = (there[key].real_servers for key in part.served if key in there)
+    return frozenset(real for reals in servers for real, server in reals.items() if server.weight)
+
+
 def has_virtual_servers(planned: Plan | None, owner: str) -> bool:
     """Whether a service has a virtual server here. A service whose only port is left to another program has none."""
     part = planned.parts.get(owner) if planned is not None else None

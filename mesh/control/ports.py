@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mesh.cluster.worker_directory import RegisteredWorker
 from mesh.config.name_policy import EVERY_NAME, NamePolicy
 from mesh.config.values import Network
 from mesh.host.facts import HostFacts
@@ -102,6 +103,11 @@ class PeerMembership(Protocol):
     @property
     def unleased(self) -> Collection[str]:
         """Workers whose lease has ended and whose records are kept."""
+        ...
+
+    @property
+    def registered(self) -> Mapping[str, RegisteredWorker]:
+        """The workers that the store has, this one too, by name."""
         ...
 
 

@@ -7,6 +7,7 @@ hands out its immutable views, and each document is computed from them outside t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mesh.cluster.worker_directory import RegisteredWorker
 from mesh.control.arrival import Arrivals
 from mesh.control.local_overlay import known_health
 from mesh.control.planner import Plan
@@ -70,6 +71,16 @@ class WorkerSnapshot:
     """How many internal errors were caught since the start, by part."""
     admin_addresses: Mapping[str, RealKey] = field(default_factory=dict)
     """Where the workers say that their admin APIs are, by name; without those that publish none."""
+    programmed: Table | None = None
+    """The table that the last pass has left in the data plane; None before the first one."""
+    registered: Mapping[str, RegisteredWorker] = field(default_factory=dict)
+    """The workers that the store has, by name."""
+    unleased: frozenset[str] = frozenset()
+    """The other workers whose lease has ended and whose records are kept."""
+    heard: Mapping[str, float] = field(default_factory=dict)
+    """When each other worker answered a ping last, in seconds since 1970."""
+    since: Mapping[EndpointKey, float] = field(default_factory=dict)
+    """Since when this worker has seen each endpoint in its state, in seconds since 1970."""
 
     @property
     def size(self) -> int:

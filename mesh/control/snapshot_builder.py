@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from mesh.control.arrival import Arrivals
+from mesh.control.cluster_follower import PeerDirectory
 from mesh.control.conditions import LoopConditions
 from mesh.control.digest import TableDigest
 from mesh.control.drain_requests import DrainRequests
@@ -36,9 +37,11 @@ class SnapshotBuilder:
         troubles: Callable[[], Mapping[str, CodedText]],
         arrivals: Callable[[], Arrivals],
         admin_addresses: Callable[[], Mapping[str, RealKey]],
+        peers: PeerDirectory,
     ) -> None:
         """`domain` completes a bare name. `troubles`: why the last good state of a part stays in force, by part.
-        `arrivals`: whether requests arrive. `admin_addresses`: where the workers say that their admin APIs are.
+        `arrivals`: whether requests arrive. `admin_addresses`: where the workers say that their admin APIs are. `peers`
+        knows the other workers.
         """
         self._facts = facts
         self._domain = domain
@@ -49,6 +52,7 @@ class SnapshotBuilder:
         self._troubles = troubles
         self._arrivals = arrivals
         self._admin_addresses = admin_addresses
+        self._peers = peers
         self._digest = TableDigest()
 
     def observe(self) -> WorkerSnapshot:
@@ -73,6 +77,9 @@ class SnapshotBuilder:
             self._arrivals(),
             conditions.internal_errors.counts(),
             self._admin_addresses(),
+            None if runner.plan is None else runner.left,
+            *self._peers.seen(),
+            tracker.since,
         )
 
     def evidence(self) -> DetailedSnapshot:

@@ -20,7 +20,7 @@ from mesh.api.channel.https import HttpsWorkerChannel
 from mesh.api.connectivity.plan import PlanFacts
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi
-from mesh.api.status import WorkerStatus, worker_status
+from mesh.api.status import StatusDetail, WorkerStatus, worker_status
 from mesh.cluster.claim_actions import ClaimActions
 from mesh.cluster.records.encode import build_view, own_prefixes
 from mesh.cluster.worker_removal import WorkerRemoval
@@ -272,7 +272,7 @@ async def run_daemon(
             ]
             started(
                 RunningDaemon(
-                    lambda: worker_status(loop.snapshots.observe(), in_detail=True),
+                    lambda: worker_status(loop.snapshots.observe(), StatusDetail.FULL),
                     names.addresses,
                     _reload(sources),
                     plane.listening_on,

@@ -1315,6 +1315,22 @@ class Code(Enum):
         or that of its label again with `vipmesh weight ENDPOINT reset`.
         """,
     )
+    NO_SUCH_STATUS = (
+        "VM690",
+        "Nothing has this name in the status",
+        """
+        `vipmesh status NAME` found no service, VIP, endpoint or worker with that name. `vipmesh status` lists all of
+        them, and `vipmesh explain NAME` says what became of what is gone.
+        """,
+    )
+    STATUS_NOT_IN_ORDER = (
+        "VM691",
+        "The status is not in order",
+        """
+        The time of `vipmesh status --wait SECONDS` has ended, and there is a problem of level error, a service
+        without an endpoint that serves, or no pass yet. The status above the message shows it.
+        """,
+    )
     NFTABLES_TRAFFIC_NOT_COUNTED = (
         "VM695",
         "nftables does not count traffic",

@@ -142,7 +142,7 @@ def test_an_admin_address_passes_the_gate_or_there_is_none(written: object, expe
 
 
 def test_a_record_says_something_of_its_own_worker_alone() -> None:
-    records = encode_daemon("w2", "1", "s", None, "10.1.0.2:9780") | encode_daemon("w3", "1", "s", "10.1.0.3:9781")
+    records = encode_daemon("w2", "1", "s", admin="10.1.0.2:9780") | encode_daemon("w3", "1", "s", "10.1.0.3:9781")
     records |= {"workers/w4/endpoints/daemon": records["workers/w2/daemon"]}
     assert admin_addresses(records) == {"w2": RealKey("10.1.0.2", 9780)}
     assert b"admin" not in encode_daemon("w3", "1", "s", "10.1.0.3:9781")["workers/w3/daemon"], "as before this field"

@@ -161,7 +161,9 @@ def encoded_again(where: str, value: bytes) -> tuple[str, bytes]:
             return encode_verdict(worker, endpoint_key, said.health, kept=said.kept, held_back=said.held_back)
         case DaemonPresence(worker):
             its = msgspec.json.decode(value, type=DaemonRecord)
-            return _only(encode_daemon(worker, its.version, its.session, its.listens, its.admin))
+            return _only(
+                encode_daemon(worker, its.version, its.session, its.listens, admin=its.admin, data_plane=its.data_plane)
+            )
         case refused:
             raise AssertionError(f"the record {where} is not decoded: {refused}")
 

@@ -13,7 +13,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 
-import msgspec
 from aiohttp import ClientError, web
 from aiohttp.typedefs import Handler, Middleware
 
@@ -38,11 +37,12 @@ from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHand
 from mesh.api.http.page import add_page, is_page_path
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.refusals import RefusalLog
+from mesh.api.http.status import StatusHandler
 from mesh.api.http.tls import ReloadingTls, check_revoked
+from mesh.api.http.worker_list import WorkerListHandler
 from mesh.api.http.worker_removal import WorkerRemovalHandler, WorkerRemovalService
 from mesh.api.http.workers import LocalAnswer, WorkersHandler
 from mesh.api.metrics.families import MetricsInput
-from mesh.api.status import notices, render_status, worker_status
 from mesh.config.values import parse_socket_address
 from mesh.control.endpoint_actions import ActionHandler
 from mesh.control.snapshot import WorkerSnapshot
@@ -50,7 +50,6 @@ from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.model.part import DaemonPart
 from mesh.util.bulkhead import Bulkhead
-from mesh.util.offload import compute
 
 __all__ = ["AdminApi", "AdminApiError", "AdminListenConfig"]
 
@@ -146,6 +145,7 @@ class AdminApi:
         self._metrics = MetricsHandler(measure if measure is not None else self._measure, self._refusals)
         self.feed = feed if feed is not None else EventBroadcaster(self._moment)
         """Sends events to watchers; its `run` must run beside the API, else watchers wait."""
+        self._status = StatusHandler(observe, self.feed.take_input)
         self._explain = explain
         self._connectivity = connectivity
         self._past = past if past is not None else PastEventsHandler(lambda: observe().facts.worker)
@@ -243,7 +243,8 @@ class AdminApi:
         app.router.add_get("/metrics", self._metrics.get)
         app.router.add_get("/v1/events", partial(stream_events, self.feed))
         app.router.add_get("/v1/openapi.yaml", _get_description)
-        app.router.add_get("/v1/status", self._get_status)
+        app.router.add_get("/v1/workers", WorkerListHandler(self._observe).get)
+        app.router.add_get("/v1/status", self._status.get)
         add_page(app)
         if self._explain is not None:
             app.router.add_get("/v1/explain", partial(get_explanation, self._explain))
@@ -265,7 +266,7 @@ class AdminApi:
 
     def _add_workers(self, app: web.Application) -> None:
         """Add the paths that ask other workers."""
-        local: dict[str, LocalAnswer] = {"status": self._get_status, "events/past": self._past.get}
+        local: dict[str, LocalAnswer] = {"status": self._status.get, "events/past": self._past.get}
         if self._explain is not None:
             local["explain"] = partial(get_explanation, self._explain)
         workers = WorkersHandler(self._channel, self._past, local)
@@ -282,15 +283,6 @@ class AdminApi:
 
     async def _measure(self) -> MetricsInput:
         return MetricsInput(self._observe())
-
-    async def _get_status(self, request: web.Request) -> web.Response:
-        observed = self._observe()
-        # `vipmesh status` asks for text, so that it need not import what renders it.
-        if request.headers.get("Accept") == "text/plain":
-            text = await compute(observed.size, lambda: render_status(worker_status(observed), notices(observed)))
-            return web.Response(text=f"{text}\n")
-        body = await compute(observed.size, lambda: msgspec.json.encode(worker_status(observed, in_detail=True)))
-        return web.Response(body=body, content_type="application/json")
 
 
 async def _get_health(_: web.Request) -> web.Response:

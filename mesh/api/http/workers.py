@@ -49,7 +49,7 @@ LocalAnswer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 """Answers a path for this worker itself."""
 _KNOWN = MappingProxyType(
     {
-        "status": (),
+        "status": ("verdicts",),
         "explain": ("of",),
         "events/past": ("of", "since", "after"),
     }

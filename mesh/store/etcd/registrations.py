@@ -153,9 +153,14 @@ class RegistrationKeeper:
                 backoff.reset()
 
     async def _keep_alive(self) -> None:
-        """Send one keepalive. This runs beside all writes, which may take long: the lease must not end meanwhile."""
+        """Send one keepalive. This runs beside all writes, which may take long: the lease must not end meanwhile.
+
+        Without a lease something else is asked, since the watch alone does not detect that etcd hangs.
+        """
         lease = self._lease
-        if lease and not await self._is_alive(lease) and self._lease == lease:
+        if not lease:
+            await self._gateway.call("kv/range", {"key": self._daemon}, RangeResponse)
+        elif not await self._is_alive(lease) and self._lease == lease:
             log.warning(
                 "the lease of this worker has ended: its records are registered again", extra=Code.LEASE_LOST.extra
             )

@@ -21,6 +21,7 @@ from mesh.api.events import EVENT_NAMES
 from mesh.api.explain.document import Explanation
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.past_events import PastEventsDocument
+from mesh.api.workers import WorkersDocument
 from mesh.model.codes import Code
 from mesh.model.table import RealKey
 from mesh.testing.channel import FakeDirectory, FakeWorkerChannel
@@ -55,7 +56,15 @@ SCHEMA_NAMES = {
 
 def test_its_schemas_equal_those_of_the_code() -> None:
     _, components = msgspec.json.schema_components(
-        [*EVENT_NAMES, ClusterEventsDocument, PastEventsDocument, Explanation, ConnectivityPlan, ConnectivityReport],
+        [
+            *EVENT_NAMES,
+            ClusterEventsDocument,
+            PastEventsDocument,
+            Explanation,
+            ConnectivityPlan,
+            ConnectivityReport,
+            WorkersDocument,
+        ],
         ref_template="#/components/schemas/{name}",
     )
     described = json.dumps(components)
@@ -71,6 +80,8 @@ ANSWERS = [
     ("get", "/metrics", None, 200),
     ("get", "/v1/openapi.yaml", None, 200),
     ("get", "/v1/status", None, 200),
+    ("get", "/v1/status?verdicts=false", None, 200),
+    ("get", "/v1/workers", None, 200),
     ("get", "/v1/explain?of=web.test", None, 200),
     ("get", "/v1/explain?of=", None, 400),
     ("get", "/v1/events/past", None, 200),

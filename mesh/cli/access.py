@@ -7,7 +7,6 @@ worker whose settings are on this host.
 
 import argparse
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +185,8 @@ def _context_file(environment: Mapping[str, str]) -> Path | None:
 
 
 def _read_contexts(file: Path) -> Mapping[str, Any]:
+    import tomllib  # here alone: most commands read no contexts
+
     try:
         read = tomllib.loads(read_regular_file(file).decode())
     except (OSError, ValueError, RecursionError) as error:

@@ -67,7 +67,6 @@ def build_parser() -> argparse.ArgumentParser:
     test.set_defaults(of="test")
 
     _add_actions(verbs)
-    _add_workers(verbs)
     _add_claims(verbs)
     _cluster(verbs.add_parser("cluster", help="prepare what the workers of a cluster share"))
 
@@ -161,7 +160,7 @@ def _add_actions(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 def _add_workers(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     workers = verbs.add_parser("workers", help="list the workers, or remove one that is not trusted any more")
     _asks(workers)
-    workers.set_defaults(of="worker_removal", action="list")
+    workers.set_defaults(of="workers", action="list")
     # Options that are left out here keep what was written before `remove`.
     below = workers.add_subparsers(metavar="remove", dest="action")
     remove = below.add_parser(

@@ -2,11 +2,8 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +17,6 @@ _PATIENCE = 60.0
 """Seconds that a response may take."""
 _DIRECTORY = Path("certs")
 """Where `vipmesh cluster certs` puts certificates by default."""
-
-
-def workers(options: argparse.Namespace) -> int:
-    """Run `vipmesh workers`: the list, or what the verb below says. Exit status 2 for wrong usage."""
-    if options.action == "remove":
-        return remove(options)
-    if find_spec("mesh.cli.workers") is None:
-        print("usage: vipmesh workers remove WORKER", file=sys.stderr)
-        return 2
-    listing: int = import_module("mesh.cli.workers").workers(options)
-    return listing
 
 
 def remove(options: argparse.Namespace) -> int:

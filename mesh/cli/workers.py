@@ -1,4 +1,4 @@
-"""`vipmesh workers`: lists the workers of the cluster."""
+"""`vipmesh workers`: lists the workers of the cluster, or removes one."""
 
 import argparse
 import json
@@ -12,7 +12,11 @@ _HEAD = ("WORKER", "VERSION", "DATA PLANE", "LEASE", "LAST SEEN", "DIGEST", "END
 
 
 def workers(options: argparse.Namespace) -> int:
-    """Run `vipmesh workers`. Exit status 1 if no daemon answers."""
+    """Run `vipmesh workers`, or `vipmesh workers remove`. Exit status 1 if no daemon answers, or it refuses."""
+    if options.action == "remove":
+        from mesh.cli.worker_removal import remove
+
+        return remove(options)
     try:
         reply = AdminClient(options).ask("/v1/workers")
     except DaemonUnreachableError as error:

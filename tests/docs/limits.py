@@ -360,8 +360,9 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "the check fails: `no answer in 16384 bytes`",
         ),
         Bound(
-            "commands that run at a time; that start in a second",
-            "{mesh.health.checks.command:MAX_CONCURRENT_COMMANDS}; {mesh.health.checks.command:COMMANDS_PER_SECOND}",
+            "commands that run at a time, and slow ones beside them; that start in a second",
+            "{mesh.health.checks.command:MAX_CONCURRENT_COMMANDS}, {mesh.health.checks.command_places:SLOW_PLACES}; "
+            "{mesh.health.checks.command:COMMANDS_PER_SECOND}",
             "`[probes] commands`; `[probes] commands_per_second`",
             "the others wait, which is no failure; each service has a share",
         ),

@@ -413,8 +413,10 @@ class Code(Enum):
         "The container engine does not answer",
         """
         The engine at `[source.docker] socket` does not answer, or not in time. The last list of containers
-        stays in force, so traffic continues, and probes still take failed endpoints out of traffic. Check that
-        the engine runs (`systemctl status docker`) and that the daemon's user may open the socket.
+        stays in force, so traffic continues, and probes still take failed endpoints out of traffic. Where the
+        daemon may see the processes of containers, those that end are left out and those that begin again come
+        back meanwhile (docs/docker.md). Check that the engine runs (`systemctl status docker`) and that the
+        daemon's user may open the socket.
         """,
     )
     CONTAINER_UNUSABLE = (

@@ -3,13 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from mesh.control.arrival import Arrivals, describe_network
 from mesh.control.planner import Plan, has_virtual_servers
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, health_status
 from mesh.model.eligibility import endpoint_verdict, held_names, serves, vip_of
-from mesh.model.problem import Notices
+from mesh.model.problem import Notices, Severity
 from mesh.model.service import Address, Name
 from mesh.model.table import VirtualKey
 from mesh.model.view import ClusterView
@@ -80,6 +81,31 @@ class WorkerRow:
     """The number of endpoints that it runs."""
 
 
+class StatusPart(StrEnum):
+    """Where a notice of the status stands beside its code."""
+
+    FROZEN = "frozen"
+    SUSPICION = "suspicion"
+    FAILURE = "failure"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class StatusNotice:
+    """One thing that is wrong, with its code."""
+
+    code: str
+    """The code of its message: `VM201`."""
+    severity: Severity
+    """Whether something has no effect, or does not work as it should."""
+    text: str
+    """The message, without its code."""
+    part: StatusPart
+    """The field of the status that has the same text."""
+    owner: str | None = None
+    """The service that it is about, `project/service`; None if it is about none."""
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
     """The document of `vipmesh status --json`."""
@@ -112,6 +138,10 @@ class WorkerStatus:
     """The groups in which so many endpoints fail at once that the verdicts are not followed, one line each."""
     probes: ProbeStatus | None = None
     """The counts of the prober; None in events."""
+    notices: tuple[StatusNotice, ...] = ()
+    """Everything that is wrong, with codes: what is frozen, suspected, refused by the data plane, and the problems;
+    errors first.
+    """
 
 
 def service_statuses(
@@ -292,7 +322,23 @@ def worker_status(observed: WorkerSnapshot, *, in_detail: bool = False) -> Worke
         probes=observed.judged.probes if in_detail else None,
         store=facts.store,
         workers=worker_rows(facts.worker, found),
+        notices=status_notices(notices(observed)),
     )
+
+
+def status_notices(found: Notices) -> tuple[StatusNotice, ...]:
+    """Return everything that is wrong: errors first, and what stops the whole worker before what stops one service."""
+    parts = (
+        (StatusPart.FROZEN, found.frozen),
+        (StatusPart.SUSPICION, found.suspicions),
+        (StatusPart.FAILURE, found.failures),
+    )
+    rows = [StatusNotice(str(each.code), Severity.ERROR, each.text, part) for part, texts in parts for each in texts]
+    rows += [
+        StatusNotice(str(each.code), each.severity, str(each), StatusPart.PROBLEM, each.owner)
+        for each in found.problems
+    ]
+    return tuple(sorted(rows, key=lambda row: row.severity is not Severity.ERROR))
 
 
 def notices(observed: WorkerSnapshot) -> Notices:

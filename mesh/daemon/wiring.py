@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mesh import __version__
 from mesh.api.connectivity.plan import PlanFacts
+from mesh.api.http.history import HistoryHandler
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi
 from mesh.api.status import WorkerStatus, worker_status
@@ -237,6 +238,7 @@ async def run_daemon(
             connectivity=connectivity,
             past=PastEventsHandler(lambda: settings.node_name, settings.dns_domain, ring),
             claims=ClaimActions(store),
+            history=HistoryHandler(lambda: settings.node_name, collector.history),
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -249,6 +251,7 @@ async def run_daemon(
                 tasks.create_task(bulkhead.keep_running("stopping", stopper.run), name="stopping"),
                 tasks.create_task(bulkhead.keep_running("events", collector.feed.run), name="events"),
                 tasks.create_task(bulkhead.keep_running("past events", recorder.run), name="past events"),
+                tasks.create_task(bulkhead.keep_running("history", collector.recorder.run), name="history"),
                 *(
                     tasks.create_task(bulkhead.keep_running("arrival", monitor.run), name="arrival")
                     for monitor in _arrival_monitors(settings, loop, connectivity)

@@ -36,6 +36,7 @@ from mesh.api.explain.query import explain
 from mesh.api.metrics.families import METRIC_FAMILIES, MetricsInput, render_metrics
 from mesh.api.past_events import PastEventsDocument
 from mesh.api.status import WorkerStatus, worker_status
+from mesh.api.traffic_history import HistoryDocument
 from mesh.cli.doctor import DiagnosisDocument
 from mesh.cli.doctor.facts import DoctorFacts
 from mesh.cli.doctor.rules import DoctorInput, FindingLevel, host_findings
@@ -399,6 +400,7 @@ def documents() -> Mapping[str, Document]:
         **{f"event {name}": document(type_) for type_, name in EVENT_NAMES.items()},
         "event bye": described("Bye"),
         "past events": document(PastEventsDocument),
+        "history": document(HistoryDocument),
         "request of a verb": described("Named"),
         "answer to a verb": described("Done"),
         "refusal": described("Refusal"),

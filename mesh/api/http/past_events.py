@@ -18,7 +18,11 @@ from mesh.util.offload import compute
 
 MAX_NAME_LENGTH = 300
 """The most characters of a name that is asked about."""
-_WRONG = "since must be seconds since 1970, or negative: seconds before now; after must be the number of an event"
+_ALL = 1 << 30
+_WRONG = (
+    "since must be seconds since 1970, or negative: seconds before now; after must be the number of an event; last "
+    "must be how many of the newest events are wanted"
+)
 
 
 class PastEventReader(Protocol):
@@ -54,9 +58,10 @@ class PastEventsHandler:
             return refusal_response(400, f"of is empty or too long; send {MAX_NAME_LENGTH} characters at most")
         try:
             since, after = float(request.query.get("since", "0")), int(request.query.get("after", "0"))
+            last = int(request.query.get("last", str(_ALL)))
         except ValueError:
             return refusal_response(400, _WRONG)
-        if not (-1e12 < since < 1e12 and 0 <= after < 1 << 62):  # also refuses NaN
+        if not (-1e12 < since < 1e12 and 0 <= after < 1 << 62 and 0 < last <= _ALL):  # also refuses NaN
             return refusal_response(400, _WRONG)
         try:
             events = await self.reader.read(after=after, since=since if since >= 0 else now + since)
@@ -64,6 +69,6 @@ class PastEventsHandler:
             return refusal_response(503, str(error), error.code)
         if asked is not None:
             events = await compute(len(events), lambda: events_about(asked, events, self.domain))
-        document = PastEventsDocument(self.worker(), now, events)
-        body = await compute(len(events), lambda: msgspec.json.encode(document))
+        document = PastEventsDocument(self.worker(), now, events[-last:])
+        body = await compute(len(document.events), lambda: msgspec.json.encode(document))
         return web.Response(body=body, content_type="application/json")

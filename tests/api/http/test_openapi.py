@@ -16,6 +16,7 @@ from mesh.api.connectivity.report import ConnectivityReport
 from mesh.api.events import EVENT_NAMES
 from mesh.api.explain.document import Explanation
 from mesh.api.past_events import PastEventsDocument
+from mesh.api.traffic_history import HistoryDocument
 from tests.api.http.worker import client, serving, socket_of, until
 
 DESCRIBED: dict[str, Any] = yaml.safe_load((Path(__file__).parents[3] / "mesh" / "api" / "openapi.yaml").read_text())
@@ -47,7 +48,7 @@ SCHEMA_NAMES = {
 
 def test_its_schemas_equal_those_of_the_code() -> None:
     _, components = msgspec.json.schema_components(
-        [*EVENT_NAMES, PastEventsDocument, Explanation, ConnectivityPlan, ConnectivityReport],
+        [*EVENT_NAMES, PastEventsDocument, HistoryDocument, Explanation, ConnectivityPlan, ConnectivityReport],
         ref_template="#/components/schemas/{name}",
     )
     described = json.dumps(components)
@@ -71,6 +72,11 @@ ANSWERS = [
     ("get", "/v1/events/past?since=yesterday", None, 400),
     ("get", "/v1/events/past?since=nan", None, 400),
     ("get", "/v1/events/past?after=-1", None, 400),
+    ("get", "/v1/events/past?last=1", None, 200),
+    ("get", "/v1/events/past?last=0", None, 400),
+    ("get", "/v1/history", None, 200),
+    ("get", "/v1/history?of=demo/a", None, 200),
+    ("get", "/v1/history?of=", None, 400),
     ("get", "/v1/test", None, 200),
     ("get", "/v1/test?of=web.test", None, 200),
     ("get", "/v1/test?of=", None, 400),

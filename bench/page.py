@@ -50,9 +50,9 @@ async def _run(rounds: int) -> Sequence[Row]:
     paints: dict[int, list[float]] = {FEW: [], MANY: []}
     tasks: dict[int, list[float]] = {FEW: [], MANY: []}
     with ExitStack() as stack:
-        links = {}
+        links, directories = {}, {}
         for services in (FEW, MANY):
-            directory = stack.enter_context(scratch())
+            directory = directories[services] = stack.enter_context(scratch())
             (directory / "token").touch(0o600)
             (directory / "token").write_text(TOKEN)
             command = (sys.executable, str(Path(__file__).with_name("page_worker.py")), str(directory), str(services))
@@ -60,10 +60,11 @@ async def _run(rounds: int) -> Sequence[Row]:
             links[services] = f"http://127.0.0.1:{_wait(directory / 'port')}/#token={TOKEN}"
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
-            await _visit(browser, links[FEW], 0.0)  # the first one warms the browser up
+            for link in links.values():
+                await _visit(browser, link, None)  # the first visits warm up the browser and the workers
             for _ in range(rounds):
                 for services, link in links.items():
-                    paint, task = await _visit(browser, link, SECONDS)
+                    paint, task = await _visit(browser, link, directories[services] / "changing")
                     paints[services].append(paint)
                     tasks[services].append(task)
             await browser.close()
@@ -73,19 +74,24 @@ async def _run(rounds: int) -> Sequence[Row]:
     ]
 
 
-async def _visit(browser: Browser, link: str, seconds: float) -> tuple[float, float]:
-    """Return when the services were painted, and the longest task from then on, in milliseconds."""
+async def _visit(browser: Browser, link: str, changing: Path | None) -> tuple[float, float]:
+    """Return when the services were painted, and the longest task from then on, in milliseconds.
+
+    Services change while the file `changing` exists. None: only the first paint is measured.
+    """
     context = await browser.new_context(viewport={"width": 1200, "height": 900})
     page = await context.new_page()
     await page.add_init_script(f"({PAINTED})()")
     await page.goto(link)
     await page.wait_for_function("() => window.painted !== null", timeout=60_000)
     paint = float(await page.evaluate("window.painted"))
-    if not seconds:
+    if changing is None:
         await context.close()
         return paint, 0.0
     await browser.start_tracing(page=page, categories=CATEGORIES)
-    await asyncio.sleep(seconds)
+    changing.touch()
+    await asyncio.sleep(SECONDS)
+    changing.unlink()
     trace = json.loads(await browser.stop_tracing())
     await context.close()
     return paint, _longest_task(trace["traceEvents"])

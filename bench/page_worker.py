@@ -1,4 +1,4 @@
-"""The worker of bench/page.py: so many services on the page, of which 60 a second change.
+"""The worker of bench/page.py: so many services, of which 60 a second change while DIRECTORY/changing is there.
 
     python bench/page_worker.py DIRECTORY SERVICES
 
@@ -17,7 +17,7 @@ from mesh.control.planner import make_plan
 from mesh.model.service import Health
 from tests.api.page.browser import Worker, observed
 
-CHANGES, STEP = 60, 0.1
+CHANGES, STEP = 60, 0.5
 """A second; seconds between two steps."""
 
 
@@ -34,6 +34,8 @@ async def main(directory: Path, services: int) -> None:
         keys = cycle(list(worker.observed.probed))
         while True:
             await asyncio.sleep(STEP)
+            if not (directory / "changing").exists():
+                continue
             seen = worker.observed
             if seen.view is None:
                 raise RuntimeError("the worker has no view")

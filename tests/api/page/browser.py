@@ -137,7 +137,9 @@ class Worker:
         for back in range(rounds, 0, -1):
             count = busiest * (rounds - back + 1) // rounds
             traffic = ServiceTraffic(owner, count, {}, count / 10, count * 100.0, count * 1000.0)
-            whole = TrafficEvent(count, (traffic,), counted=True, opened=count / 10, bytes_in=1.0, bytes_out=2.0)
+            whole = TrafficEvent(
+                count, (traffic,), counted=True, opened=count / 10, bytes_in=count * 100.0, bytes_out=count * 1000.0
+            )
             self.history.record(slot - back, time.time() - 10 * back, HistorySample(3, 6, whole))
 
     async def look(self) -> EventInput:

@@ -134,7 +134,7 @@ async def test_it_updates_and_keeps_the_scroll_position(page: Page, worker: Work
         view = replace(fewer.view, services=fewer.view.services[1:])
         worker.observed = replace(fewer, view=view)
         feed.changed()
-        await expect(page.locator("#shown")).to_have_text("1 services")
+        await expect(page.locator("#shown")).to_have_text("1 service")
         await expect(details).not_to_contain_text("unhealthy")
         await expect(button).to_be_focused()
         await expect(button).to_have_attribute("aria-expanded", "true")
@@ -186,7 +186,7 @@ async def test_it_reports_a_lost_connection_and_reconnects(page: Page, worker: W
     worker.observed = observed(1)
     async with worker.running():
         await expect(page.locator("#connection")).to_have_text("live", timeout=20_000)
-        await expect(page.locator("#shown")).to_have_text("1 services")
+        await expect(page.locator("#shown")).to_have_text("1 service")
         await expect(page.locator("main")).to_have_class("ready")
 
 

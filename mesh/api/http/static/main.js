@@ -7,7 +7,7 @@ import { mark, plain, say } from "./dom.js";
 import { count, moment, octets, rate, serving } from "./format.js";
 import { Happened } from "./happened.js";
 import { Figure } from "./plot.js";
-import { matcher, serviceText, tally } from "./search.js";
+import { counted, matcher, serviceText, tally } from "./search.js";
 import { Services, sorted } from "./services.js";
 import { ask, follow, keepToken, setToken } from "./stream.js";
 import { onTurn } from "./way.js";
@@ -132,7 +132,7 @@ function show() {
   say(at("about"), [...about, worker.store && `store ${worker.store}`].filter(Boolean).join(", "));
   const [errors, warnings] = wrong.show(worker, all, lost);
   if (show.wrong !== `${errors} ${warnings}`) {
-    if (show.wrong !== undefined) announcer.news(`What is wrong: ${errors} errors, ${warnings} warnings`);
+    if (show.wrong !== undefined) announcer.news(`What is wrong: ${counted(errors, "errors")}, ${counted(warnings, "warnings")}`);
     show.wrong = `${errors} ${warnings}`;
   }
   workers.show(worker, all);
@@ -161,7 +161,7 @@ function table(all, service) {
   at("alone").hidden = alone === null;
   say(at("alone").firstChild, service === undefined ? `No service is declared by ${alone} now. ` : "Only the service of this address is shown. ");
   const filtered = filter.trim() !== "" || worker !== "" || at("troubled").checked;
-  const words = alone === null ? tally("services", { all: all.length, found: found.length, shown, filtered }) : `1 of ${all.length} services`;
+  const words = alone === null ? tally("services", { all: all.length, found: found.length, shown, filtered }) : `1 of ${counted(all.length, "services")}`;
   say(at("shown"), words);
   if (table.asked) announcer.answer(words);
   table.asked = false;

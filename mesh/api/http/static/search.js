@@ -22,8 +22,11 @@ export function matcher(filter, textOf) {
   };
 }
 
+/** Return a number with its word: `1 event`, `2 events`. */
+export const counted = (number, things) => `${number} ${number === 1 ? things.slice(0, -1) : things}`;
+
 /** Return how many things there are, how many match, and how many of these are shown, in words. */
 export function tally(things, { all, found, shown, filtered }) {
-  const count = filtered ? `${found} of ${all} ${things} match` : `${all} ${things}`;
+  const count = filtered ? `${found} of ${counted(all, things)} match` : counted(all, things);
   return shown < found ? `${count}, the first ${shown} are shown` : count;
 }

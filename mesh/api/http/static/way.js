@@ -112,7 +112,10 @@ function abreast(columns, label) {
 
 /** Draw the boxes one under another, each under the one before it on the path. */
 function listed([names, entries, hosts, ends], label) {
-  const rows = [...names.map((each) => [0, each]), ...entries.map((each) => [1, each])];
+  const rows = ["vip", "port"].flatMap((kind) => [
+    ...names.filter((each) => (each.to ?? "vip") === kind).map((each) => [0, each]),
+    ...entries.filter((each) => (each.of ?? "vip") === kind).map((each) => [1, each]),
+  ]);
   for (const host of hosts) rows.push([2, host], ...host.ends.map((end) => [3, end]));
   rows.push(...ends.filter((each) => each.more !== undefined).map((each) => [3, each]));
   const image = canvas(label, NARROW, rows.length * NARROW.row + 4);

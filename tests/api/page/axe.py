@@ -24,7 +24,7 @@ def install_axe(directory: Path) -> str:
     for name in ("package.json", "package-lock.json"):
         shutil.copy(LOCK / name, directory)
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"]
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=50, check=False)
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=120, check=False)
     if done.returncode != 0:
         pytest.fail(f"npm cannot install axe-core: {done.stdout[-1000:]}{done.stderr[-1000:]}")
     return (directory / "node_modules" / "axe-core" / "axe.min.js").read_text()

@@ -36,6 +36,7 @@ def busy(worker: Worker) -> None:
         worker.keep(happened(f"something of kind {kind}", kind, owner="demo/1", service="service-1.test"))
 
 
+@pytest.mark.timeout(240)  # four looks of axe-core, and once its installation
 @pytest.mark.parametrize("look", [("light", DESK), ("light", PHONE), ("dark", DESK), ("dark", PHONE)])
 async def test_axe_finds_nothing(
     browser: Browser, worker: Worker, complaints: Complaints, axe: str, look: tuple[Scheme, int]

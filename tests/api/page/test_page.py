@@ -88,7 +88,7 @@ async def test_it_shows_the_state_of_the_worker(page: Page, worker: Worker) -> N
             "A request for service-1.test at 10.112.0.1 goes to 10.2.0.1:2 on w2, 100 % of new connections. "
             "Not to 10.2.0.1:1 on w1, unhealthy: status 503."
         )
-        await expect(image.locator("path.link.out")).to_have_count(1)
+        await expect(image.locator("path.link.out")).to_have_count(2)  # to w1, and from it to its only endpoint
         endpoints = page.locator(".details table tbody tr")
         await expect(endpoints).to_have_text(
             ["demo/1/0w110.2.0.1:1unhealthy1-status 5030", "demo/1/1w210.2.0.1:2serving2--5"]

@@ -133,7 +133,7 @@ def changed_events(before: WatcherState, now: WatcherState) -> Iterator[StatusEv
     yield from (service for owner, service in now.services.items() if before.services.get(owner) != service)
 
 
-def traffic_event(before: WatcherState | None, moment: EventInput) -> TrafficEvent:
+def traffic_event(before: WatcherState | EventInput | None, moment: EventInput) -> TrafficEvent:
     """Return the traffic now, with rates per second since `before`; there are no rates if that is None."""
     plan = moment.observed.plan
     counts = connections_by_server(moment.connections or {})

@@ -112,7 +112,7 @@ class StatusNotice:
 
     kind: str
     """`problem`, `failure`, `frozen` or `suspicion`: the list of the status that has its text."""
-    level: str
+    severity: str
     """`error` or `warning`. What does not answer or was refused is an error; a suspicion is a warning."""
     code: str
     """Its code, which `docs/errors.md` explains."""
@@ -155,7 +155,9 @@ class WorkerStatus:
     probes: ProbeStatus | None = None
     """The counts of the prober; None in events."""
     notices: tuple[StatusNotice, ...] = ()
-    """The problems, failures, frozen parts and suspicions with their codes, errors first."""
+    """Everything that is wrong, with codes: what is frozen, suspected, refused by the data plane, and the problems;
+    errors first.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,9 +406,9 @@ def status_notices(messages: Notices) -> tuple[StatusNotice, ...]:
         ("frozen", Severity.ERROR, messages.frozen),
         ("suspicion", Severity.WARNING, messages.suspicions),
     )
-    for kind, level, texts in coded:
-        found += [StatusNotice(kind, level.value, str(each.code), each.text) for each in texts]
-    return tuple(sorted(found, key=lambda notice: notice.level != Severity.ERROR))
+    for kind, severity, texts in coded:
+        found += [StatusNotice(kind, severity.value, str(each.code), each.text) for each in texts]
+    return tuple(sorted(found, key=lambda notice: notice.severity != Severity.ERROR))
 
 
 def notices(observed: WorkerSnapshot) -> Notices:

@@ -72,7 +72,7 @@ class Notice(msgspec.Struct, frozen=True):
     """One current condition of the worker."""
 
     kind: str
-    level: str
+    severity: str
     code: str | None
     text: str
     owner: str | None = None
@@ -100,7 +100,7 @@ class StatusDocument(msgspec.Struct, frozen=True, dict=True):
     def conditions(self) -> tuple[Notice, ...]:
         """What is wrong, errors first; of an earlier version, whose texts have no codes, too."""
         found = self.notices or tuple(self._earlier_notices())
-        return tuple(sorted(found, key=lambda notice: notice.level != "error"))
+        return tuple(sorted(found, key=lambda notice: notice.severity != "error"))
 
     @property
     def is_in_order(self) -> bool:
@@ -111,7 +111,7 @@ class StatusDocument(msgspec.Struct, frozen=True, dict=True):
         return (
             self.digest is not None
             and all(service.rank for service in self.services)
-            and all(notice.level != "error" for notice in self.conditions)
+            and all(notice.severity != "error" for notice in self.conditions)
         )
 
     def about(self, asked: str) -> "StatusDocument":
@@ -137,12 +137,12 @@ class StatusDocument(msgspec.Struct, frozen=True, dict=True):
         for text in self.problems:
             is_error = text.startswith("error: ") or ": error: " in text
             yield Notice("problem", "error" if is_error else "warning", None, text)
-        for kind, level, texts in (
+        for kind, severity, texts in (
             ("failure", "error", self.failures),
             ("frozen", "error", self.frozen),
             ("suspicion", "warning", self.suspicions),
         ):
-            yield from (Notice(kind, level, None, text) for text in texts)
+            yield from (Notice(kind, severity, None, text) for text in texts)
 
 
 def decode_status(body: str) -> StatusDocument:

@@ -81,7 +81,7 @@ def _summary(status: StatusDocument) -> Iterator[Line]:
     """Yield what there is in all, and how much of it is wrong."""
     services, ranks = status.services, Counter(service.rank for service in status.services)
     endpoints = [endpoint for service in services for endpoint in service.endpoints]
-    levels = Counter(notice.level for notice in status.conditions)
+    levels = Counter(notice.severity for notice in status.conditions)
     if status.digest is None and not services:
         about = Word("no services are known yet: no pass has ended since the start", "warning")
     elif not services:
@@ -112,8 +112,8 @@ def _count(number: int, noun: str) -> str:
 def _notice_lines(notice: Notice, layout: StatusLayout) -> Iterator[Line]:
     kind = {"frozen": "frozen", "suspicion": "suspected", "failure": "the data plane refused"}.get(notice.kind)
     code = "" if notice.code is None else f" [{notice.code}]"
-    text = notice.text if kind is None else f"{notice.level}: {kind}: {notice.text}"
-    yield from _wrapped((Word(text + code, notice.level),), layout)
+    text = notice.text if kind is None else f"{notice.severity}: {kind}: {notice.text}"
+    yield from _wrapped((Word(text + code, notice.severity),), layout)
 
 
 def _table(services: Sequence[ServiceRow], layout: StatusLayout) -> Iterator[Line]:

@@ -15,10 +15,12 @@ from mesh.api.explain.document import Explanation
 from mesh.api.explain.past import KeptEvents
 from mesh.api.explain.query import explain
 from mesh.api.http.broadcaster import EventBroadcaster
+from mesh.api.http.history import TrafficHistoryRecorder
 from mesh.api.http.past_events import PastEventReader
 from mesh.api.http.server import AdminListenConfig
 from mesh.api.metrics.families import MetricsInput
 from mesh.api.status import notices
+from mesh.api.traffic_history import TrafficHistory
 from mesh.config.settings import Settings
 from mesh.control.assembly import ControlLoop
 from mesh.dataplane import DataPlane, DataPlaneError
@@ -47,7 +49,7 @@ def admin_listen_config(settings: Settings) -> AdminListenConfig:
 
 
 class SnapshotCollector:
-    """Collects snapshots for event watchers and metrics scrapes. The owner must run `feed`."""
+    """Collects snapshots for event watchers and metrics scrapes. The owner must run `feed` and `recorder`."""
 
     def __init__(
         self,
@@ -75,6 +77,9 @@ class SnapshotCollector:
         self._past = past
         self._unlabelled = unlabelled
         self.feed = EventBroadcaster(self._take_event_input, passed)
+        self.history = TrafficHistory()
+        """The traffic of the last hour; `recorder` must run to add to it."""
+        self.recorder = TrafficHistoryRecorder(self.history, self._take_event_input)
 
     async def measure(self) -> MetricsInput:
         """The input of one metrics scrape."""

@@ -18,6 +18,7 @@ from mesh import __version__
 from mesh.api.channel.certificates import ChannelCertificates
 from mesh.api.channel.https import HttpsWorkerChannel
 from mesh.api.connectivity.plan import PlanFacts
+from mesh.api.http.history import HistoryHandler
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi
 from mesh.api.status import StatusDetail, WorkerStatus, worker_status
@@ -253,6 +254,7 @@ async def run_daemon(
             claims=ClaimActions(store),
             channel=_channel(settings, loop.peers, stack),
             removal=WorkerRemoval(settings.node_name, store),
+            history=HistoryHandler(lambda: settings.node_name, collector.history),
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -265,6 +267,7 @@ async def run_daemon(
                 tasks.create_task(bulkhead.keep_running("stopping", stopper.run), name="stopping"),
                 tasks.create_task(bulkhead.keep_running("events", collector.feed.run), name="events"),
                 tasks.create_task(bulkhead.keep_running("past events", recorder.run), name="past events"),
+                tasks.create_task(bulkhead.keep_running("history", collector.recorder.run), name="history"),
                 *(
                     tasks.create_task(bulkhead.keep_running("arrival", monitor.run), name="arrival")
                     for monitor in _arrival_monitors(settings, loop, connectivity)

@@ -1430,8 +1430,9 @@ class Code(Enum):
         "VM781",
         "The health of an endpoint changed",
         """
-        An event of the past: the check of an endpoint succeeded or failed, with the answer of the probe.
-        `vipmesh explain NAME` says whether it fails still, and what its probe asks.
+        An event of the past: the check of an endpoint succeeded or failed, with the answer of the probe. The page
+        names endpoints that fail now by the same code. `vipmesh explain NAME` says whether it fails still, and what
+        its probe asks.
         """,
     )
     EVENT_OF_DRAIN = (
@@ -1455,7 +1456,8 @@ class Code(Enum):
         "A service got its VIP, its first endpoint, or lost its last one",
         """
         An event of the past: a service got a VIP, began to be served, lost its last endpoint that served, or is
-        declared no more. Clients of a service without a serving endpoint are refused.
+        declared no more. Clients of a service without a serving endpoint are refused; the page names services that
+        are without one now by the same code.
         """,
     )
     EVENT_OF_WORKER = (

@@ -71,8 +71,8 @@ DOWN = endpoint("db-1", worker="w2", health="unhealthy", serving=False, last_pro
 def test_the_table_begins_with_a_sum_and_with_what_is_wrong() -> None:
     web = service("web.test", endpoint(), endpoint("web-2", release="v2", weight=3), published=["30080/tcp"])
     notices = [
-        {"kind": "suspicion", "level": "warning", "code": "VM257", "text": "most endpoints fail"},
-        {"kind": "frozen", "level": "error", "code": "VM401", "text": "etcd does not answer"},
+        {"kind": "suspicion", "severity": "warning", "code": "VM257", "text": "most endpoints fail"},
+        {"kind": "frozen", "severity": "error", "code": "VM401", "text": "etcd does not answer"},
     ]
     assert text(status(web, service("db.test", DOWN), notices=notices)) == (
         "w1: 2 services, 1 serving; 3 endpoints, 2 serving; 1 error; 1 warning\n"
@@ -210,7 +210,7 @@ def test_a_service_is_found_by_each_of_its_names(asked: str) -> None:
 
 def test_only_notices_about_a_name_count_for_it() -> None:
     def notice(text: str, owner: str | None = None) -> dict[str, Any]:
-        return {"kind": "problem", "level": "error", "code": "VM201", "text": text, "owner": owner}
+        return {"kind": "problem", "severity": "error", "code": "VM201", "text": text, "owner": owner}
 
     texts = ("cannot bind 10.112.0.7: gone", "cannot bind 10.112.0.70: gone", "my-web.test is odd", "web.test.local")
     notices = [*map(notice, texts), notice("its label is wrong", "demo/web"), notice("another", "demo/b")]
@@ -226,7 +226,7 @@ def test_whatever_it_is_called_it_stays_on_its_line_and_is_printable(word: str, 
     shown = status(
         service(word, given, not_arriving=[word], published=[word]),
         worker=word,
-        notices=[{"kind": word, "level": "error", "code": word, "text": word}],
+        notices=[{"kind": word, "severity": "error", "code": word, "text": word}],
     )
     lines = list(render_status(shown, replace(PLAIN, width=width)))
     assert all(each.text.isprintable() for line in lines for each in line)

@@ -37,6 +37,7 @@ from mesh.api.explain.query import explain
 from mesh.api.metrics.families import METRIC_FAMILIES, MetricsInput, render_metrics
 from mesh.api.past_events import PastEventsDocument
 from mesh.api.status import WorkerStatus, worker_status
+from mesh.api.traffic_history import HistoryDocument
 from mesh.cli.doctor import DiagnosisDocument
 from mesh.cli.doctor.facts import DoctorFacts
 from mesh.cli.doctor.rules import DoctorInput, FindingLevel, host_findings
@@ -403,6 +404,7 @@ def documents() -> Mapping[str, Document]:
         "past events": document(PastEventsDocument),
         "past events of all workers": document(ClusterEventsDocument),
         "address of a worker": described("WorkerAddress"),
+        "history": document(HistoryDocument),
         "request of a verb": described("Named"),
         "answer to a verb": described("Done"),
         "refusal": described("Refusal"),

@@ -1,7 +1,8 @@
 """The page that shows a worker in a browser: a few static files, without a build step and without any other host.
 
 The files are read once, when the daemon starts, and contain no secret: a client without a token gets them too, and then
-a form that asks for the token. The Content Security Policy limits what the page may do: run these scripts, and send
+a form that asks for the token. `codes.json` has the texts of docs/errors.md, so that a code on the page leads to its
+meaning in this very version. The Content Security Policy limits what the page may do: run these scripts, and send
 requests to this worker. Names and labels are untrusted text; with `require-trusted-types-for` the browser itself
 refuses to turn text into markup.
 """
@@ -10,7 +11,10 @@ import hashlib
 from importlib.resources import files
 from types import MappingProxyType
 
+import msgspec
 from aiohttp import web
+
+from mesh.model.codes import Code
 
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -29,10 +33,20 @@ CONTENT_SECURITY_POLICY = "; ".join(
 """Content Security Policy, level 3, and Trusted Types."""
 
 _TYPES = MappingProxyType(
-    {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"},
+    {
+        ".html": "text/html",
+        ".css": "text/css",
+        ".js": "text/javascript",
+        ".svg": "image/svg+xml",
+        ".json": "application/json",
+    },
 )
 _START = "index.html"
-_FILES = MappingProxyType({file.name: file.read_bytes() for file in (files("mesh.api.http") / "static").iterdir()})
+_CODES = {str(code): {"title": code.title, "text": code.explanation} for code in Code}
+_FILES = MappingProxyType(
+    {file.name: file.read_bytes() for file in (files("mesh.api.http") / "static").iterdir()}
+    | {"codes.json": msgspec.json.encode(_CODES)}
+)
 _TAG = hashlib.blake2b(b"".join(_FILES[name] for name in sorted(_FILES)), digest_size=8).hexdigest()
 """The entity tag of all files together: a browser has either all files of this version, or requests them again."""
 

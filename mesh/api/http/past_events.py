@@ -18,7 +18,11 @@ from mesh.util.offload import compute
 
 MAX_NAME_LENGTH = 300
 """The most characters of a name that is asked about."""
-_WRONG = "since must be seconds since 1970, or negative: seconds before now; after must be the number of an event"
+_ALL = 1 << 30
+_WRONG = (
+    "since must be seconds since 1970, or negative: seconds before now; after must be the number of an event; last "
+    "must be how many of the newest events are wanted"
+)
 
 
 class PastEventReader(Protocol):
@@ -46,6 +50,8 @@ class PastEventsQuery(NamedTuple):
     """Seconds since 1970, or negative: seconds before now."""
     after: int
     """Only events with a higher number."""
+    last: int = _ALL
+    """How many of the newest events are wanted."""
 
 
 def parse_query(query: Mapping[str, str]) -> PastEventsQuery:
@@ -55,11 +61,12 @@ def parse_query(query: Mapping[str, str]) -> PastEventsQuery:
         raise ValueError(f"of is empty or too long; send {MAX_NAME_LENGTH} characters at most")
     try:
         since, after = float(query.get("since", "0")), int(query.get("after", "0"))
+        last = int(query.get("last", str(_ALL)))
     except ValueError as error:
         raise ValueError(_WRONG) from error
-    if not (-1e12 < since < 1e12 and 0 <= after < 1 << 62):  # also refuses NaN
+    if not (-1e12 < since < 1e12 and 0 <= after < 1 << 62 and 0 < last <= _ALL):  # also refuses NaN
         raise ValueError(_WRONG)
-    return PastEventsQuery(asked, since, after)
+    return PastEventsQuery(asked, since, after, last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,7 @@ class PastEventsHandler:
         events = await self.reader.read(after=query.after, since=since)
         if asked is not None:
             events = await compute(len(events), lambda: events_about(asked, events, self.domain))
-        return PastEventsDocument(self.worker(), now, events)
+        return PastEventsDocument(self.worker(), now, events[-query.last :])
 
     async def get(self, request: web.Request) -> web.Response:
         """Answer with the events, with status 400 if the request is invalid, or 503 if events cannot be read."""

@@ -34,6 +34,7 @@ from mesh.api.http.connections import (
 from mesh.api.http.connectivity import ConnectivityHandler, ConnectivityService
 from mesh.api.http.event_stream import stream_events
 from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHandler, get_explanation
+from mesh.api.http.history import HistoryHandler
 from mesh.api.http.page import add_page, is_page_path
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.refusals import RefusalLog
@@ -126,15 +127,16 @@ class AdminApi:
         claims: ClaimService | None = None,
         channel: WorkerChannel | None = None,
         removal: WorkerRemovalService | None = None,
+        history: HistoryHandler | None = None,
     ) -> None:
         """`observe` and `measure` take snapshots, which do not change any more.
 
         `observe` is called in the event loop's thread. Without `measure`, the metrics are those of `observe` alone.
         Without `feed`, the API makes one, which must be run. Without `explain` or `connectivity`, their paths do not
-        exist; without `claims` or `removal`, their requests are refused. Without `past`, there are no past events.
-        Without `channel`, there are no other workers.
+        exist; without `claims` or `removal`, their requests are refused. Without `past`, there are no past events, and
+        without `history` no samples of traffic. Without `channel`, there are no other workers.
         """
-        # 11 parameters: one for each kind of request that needs a part of the daemon.
+        # 12 parameters: one for each kind of request that needs a part of the daemon.
         self._claims = claims
         self._removal = removal
         self._channel = channel
@@ -149,6 +151,7 @@ class AdminApi:
         self._explain = explain
         self._connectivity = connectivity
         self._past = past if past is not None else PastEventsHandler(lambda: observe().facts.worker)
+        self._history = history if history is not None else HistoryHandler(lambda: observe().facts.worker)
         self._runner: web.AppRunner | None = None
         self._audit: AuditTrail | None = None
         self._listeners: list[AdminTcpListener | asyncio.AbstractServer] = []
@@ -242,6 +245,7 @@ class AdminApi:
         app.router.add_get("/healthz", _get_health)
         app.router.add_get("/metrics", self._metrics.get)
         app.router.add_get("/v1/events", partial(stream_events, self.feed))
+        app.router.add_get("/v1/history", self._history.get)
         app.router.add_get("/v1/openapi.yaml", _get_description)
         app.router.add_get("/v1/workers", WorkerListHandler(self._observe).get)
         app.router.add_get("/v1/status", self._status.get)

@@ -51,7 +51,7 @@ _KNOWN = MappingProxyType(
     {
         "status": ("verdicts",),
         "explain": ("of",),
-        "events/past": ("of", "since", "after"),
+        "events/past": ("of", "since", "after", "last"),
     }
 )
 """Paths below `/v1/` that are passed on, with the parameters of each."""

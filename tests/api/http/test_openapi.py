@@ -21,6 +21,7 @@ from mesh.api.events import EVENT_NAMES
 from mesh.api.explain.document import Explanation
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.past_events import PastEventsDocument
+from mesh.api.traffic_history import HistoryDocument
 from mesh.api.workers import WorkersDocument
 from mesh.model.codes import Code
 from mesh.model.table import RealKey
@@ -60,6 +61,7 @@ def test_its_schemas_equal_those_of_the_code() -> None:
             *EVENT_NAMES,
             ClusterEventsDocument,
             PastEventsDocument,
+            HistoryDocument,
             Explanation,
             ConnectivityPlan,
             ConnectivityReport,
@@ -104,6 +106,11 @@ ANSWERS = [
     ("get", "/v1/workers/w2/events/past?after=" + "1" * 3000, None, 400),
     ("get", "/v1/workers/w2/address", None, 200),
     ("get", "/v1/workers/w9/address", None, 404),
+    ("get", "/v1/events/past?last=1", None, 200),
+    ("get", "/v1/events/past?last=0", None, 400),
+    ("get", "/v1/history", None, 200),
+    ("get", "/v1/history?of=demo/a", None, 200),
+    ("get", "/v1/history?of=", None, 400),
     ("get", "/v1/test", None, 200),
     ("get", "/v1/test?of=web.test", None, 200),
     ("get", "/v1/test?of=", None, 400),

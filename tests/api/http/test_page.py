@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mesh.model.codes import Code
 from tests.api.http.worker import client, serving, socket_of
 
 ROOT = Path(__file__).parents[3]
@@ -45,7 +46,20 @@ def test_the_page_names_only_its_own_files_and_each_of_them() -> None:
         text = file.read_text()
         assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)\S+", text), f"{file.name} names another host"
         named |= set(re.findall(r'"/page/([\w.]+)"', text)) | set(re.findall(r'from "\./([\w.]+)"', text))
-    assert named | {"index.html"} == set(NAMES)
+    assert named | {"index.html"} == {*NAMES, "codes.json"}
+
+
+async def test_every_code_leads_to_its_meaning(tmp_path: Path) -> None:
+    async with serving(socket_of(tmp_path)), client(tmp_path) as session, session.get("/page/codes.json") as answer:
+        assert (answer.status, answer.content_type) == (200, "application/json")
+        found = await answer.json()
+    assert found == {str(code): {"title": code.title, "text": code.explanation} for code in Code}
+
+
+def test_every_module_is_preloaded() -> None:
+    """So that the first paint waits for one round of requests, not for one of each level of imports."""
+    told = re.findall(r'<link rel="modulepreload" href="/page/([\w.]+)">', (STATIC / "index.html").read_text())
+    assert {*told, "main.js"} == {name for name in NAMES if name.endswith(".js")}
 
 
 def test_no_script_turns_text_into_markup() -> None:

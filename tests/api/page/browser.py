@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -11,9 +12,12 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
 
-from mesh.api.events import EventInput
+from mesh.api.events import EventInput, ServiceTraffic, TrafficEvent
 from mesh.api.http.broadcaster import EventBroadcaster
+from mesh.api.http.history import HistoryHandler
+from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi, AdminListenConfig
+from mesh.api.traffic_history import INTERVAL, HistorySample, TrafficHistory
 from mesh.control.planner import make_plan
 from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
 from mesh.dataplane.drain import BackendKey
@@ -21,6 +25,7 @@ from mesh.health.history import CheckHistory
 from mesh.health.snapshot import HealthSnapshot
 from mesh.health.state_machine import Verdict
 from mesh.model.claims import Claims
+from mesh.model.past_event import EventKind, NumberedEvent, PastEvent
 from mesh.model.service import Endpoint, EndpointKey, Health, Instance
 from mesh.model.table import TrafficCounters, VirtualKey
 from mesh.model.view import ClusterView
@@ -64,6 +69,11 @@ def failed(seen: WorkerSnapshot, service: int, words: str) -> WorkerSnapshot:
     return replace(seen, probed={**seen.probed, key: Health.UNHEALTHY}, judged=asked({**found, key: words}))
 
 
+def happened(text: str, kind: EventKind = EventKind.ENDPOINT_FAILED, ago: float = 60.0, **about: object) -> PastEvent:
+    """An event that was noticed so many seconds ago."""
+    return PastEvent(at=time.time() - ago, kind=kind, code="VM781", text=text, **about)  # type: ignore[arg-type]
+
+
 @dataclass
 class Worker:
     """What the page shows; to be changed by the test."""
@@ -74,6 +84,9 @@ class Worker:
     connections: dict[BackendKey, int] = field(default_factory=dict)
     port: int = field(default_factory=free_port)
     looks: int = 0
+    history: TrafficHistory = field(default_factory=TrafficHistory)
+    past: list[PastEvent] = field(default_factory=list)
+    """The events that it has kept; `keep` adds one."""
 
     @property
     def url(self) -> str:
@@ -90,7 +103,14 @@ class Worker:
         token.write_text(TOKEN)
         feed = EventBroadcaster(self.look)
         entrance = AdminListenConfig(f"unix://{self.directory}/admin.sock", f"127.0.0.1:{self.port}", token)
-        api = AdminApi(entrance, lambda: self.observed, VERBS, feed=feed)
+        api = AdminApi(
+            entrance,
+            lambda: self.observed,
+            VERBS,
+            feed=feed,
+            past=PastEventsHandler(lambda: FACTS.worker, "test", self),
+            history=HistoryHandler(lambda: FACTS.worker, self.history),
+        )
         await api.start()
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(feed.run())
@@ -99,6 +119,28 @@ class Worker:
             finally:
                 await api.stop()
                 running.cancel()
+
+    async def read(self, *, after: int = 0, since: float = 0.0) -> tuple[NumberedEvent, ...]:
+        """Return the events like a ring."""
+        every = (NumberedEvent(number, each) for number, each in enumerate(self.past, 1))
+        return tuple(each for each in every if each.number > after and each.event.at >= since)
+
+    def keep(self, event: PastEvent, feed: EventBroadcaster | None = None) -> None:
+        """Keep an event, and tell it to those who watch."""
+        self.past.append(event)
+        if feed is not None:
+            feed.happened([NumberedEvent(len(self.past), event)])
+
+    def passed(self, minutes: int, owner: str, busiest: int) -> None:
+        """Let a service have had traffic for the last minutes, up to so many connections."""
+        slot, rounds = int(asyncio.get_running_loop().time() // INTERVAL), minutes * 6
+        for back in range(rounds, 0, -1):
+            count = busiest * (rounds - back + 1) // rounds
+            traffic = ServiceTraffic(owner, count, {}, count / 10, count * 100.0, count * 1000.0)
+            whole = TrafficEvent(
+                count, (traffic,), counted=True, opened=count / 10, bytes_in=count * 100.0, bytes_out=count * 1000.0
+            )
+            self.history.record(slot - back, time.time() - 10 * back, HistorySample(3, 6, whole))
 
     async def look(self) -> EventInput:
         self.looks += 1

@@ -4,9 +4,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Page, expect
 
+from tests.api.page.axe import install_axe
 from tests.api.page.browser import Complaints, Worker, launched
+
+expect.set_options(timeout=30_000)  # also on a busy machine
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ async def complaints() -> Complaints:
 async def page(browser: Browser, complaints: Complaints) -> AsyncIterator[Page]:
     """A fresh profile. The test fails if the browser complains of anything that the test has not taken out."""
     context = await browser.new_context(viewport={"width": 1200, "height": 900})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(30_000)
     page = await context.new_page()
     complaints.listen(page)
     yield page
@@ -35,3 +38,9 @@ async def page(browser: Browser, complaints: Complaints) -> AsyncIterator[Page]:
 @pytest.fixture
 def worker(tmp_path: Path) -> Worker:
     return Worker(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The script of axe-core."""
+    return install_axe(tmp_path_factory.mktemp("axe"))

@@ -40,3 +40,20 @@ export function say(node, text) {
 export function mark(node, name, value) {
   if (node.getAttribute(name) !== value) node.setAttribute(name, value);
 }
+
+/**
+ * Make `nodes` the children of `parent` from the `first`-th child on, in this order. A node that stays is not touched, and one
+ * that moves keeps the focus.
+ */
+export function arrange(parent, nodes, first = 0) {
+  const wanted = new Set(nodes);
+  for (const child of [...parent.children].slice(first)) if (!wanted.has(child)) child.remove();
+  const focused = document.activeElement;
+  let next = parent.children[first] ?? null;
+  for (const node of nodes) {
+    if (node === next) next = next.nextElementSibling;
+    else if (parent.moveBefore && node.parentNode === parent) parent.moveBefore(node, next);
+    else parent.insertBefore(node, next);
+  }
+  if (focused !== document.activeElement && parent.contains(focused)) focused.focus({ preventScroll: true });
+}

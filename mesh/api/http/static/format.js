@@ -37,12 +37,40 @@ export function state(endpoint) {
 
 /** Return the state of a service as [words, kind]. */
 export function condition(service) {
-  const serving = service.endpoints.filter((endpoint) => endpoint.serving).length;
+  const up = serving(service);
   const all = service.endpoints.length;
   if (service.vip === null) return ["refused", "bad"];
   if (all === 0) return ["has no endpoints", "bad"];
-  if ((service.not_arriving ?? []).length > 0) return [`${serving} of ${all}: requests do not arrive`, "bad"];
-  const words = `${serving} of ${all}`;
-  if (serving === all) return [words, "good"];
-  return [serving === 0 ? `${words}: none serving` : words, serving === 0 ? "bad" : "warn"];
+  if ((service.not_arriving ?? []).length > 0) return [`${up} of ${all}: requests do not arrive`, "bad"];
+  const words = `${up} of ${all}`;
+  if (up === all) return [words, "good"];
+  return [up === 0 ? `${words}: none serving` : words, up === 0 ? "bad" : "warn"];
+}
+
+const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const DAY = new Intl.DateTimeFormat("en-CA", { year: "numeric", month: "2-digit", day: "2-digit" });
+
+/** Format a time in seconds since 1970: of today the time alone. */
+export function moment(seconds) {
+  const then = new Date(seconds * 1000);
+  if (Number.isNaN(then.getTime())) return "at no time";
+  const day = DAY.format(then);
+  return day === DAY.format(new Date()) ? CLOCK.format(then) : `${day} ${CLOCK.format(then)}`;
+}
+
+const counts = new WeakMap();
+
+/** Return how many endpoints of a service serve. */
+export function serving(service) {
+  if (!counts.has(service)) counts.set(service, service.endpoints.filter((endpoint) => endpoint.serving).length);
+  return counts.get(service);
+}
+
+const RANKS = { bad: 0, warn: 1, good: 2 };
+const ranks = new WeakMap();
+
+/** Return 0 for a service that does not answer, 1 for one that answers in part, else 2. */
+export function rank(service) {
+  if (!ranks.has(service)) ranks.set(service, RANKS[condition(service)[1]]);
+  return ranks.get(service);
 }

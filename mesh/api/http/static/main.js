@@ -1,21 +1,48 @@
 // The page: events of the worker update `known`, which is shown at most once per frame.
 
-import { element, mark, plain, say } from "./dom.js";
-import { count, octets, rate } from "./format.js";
+import { hash, parse } from "./address.js";
+import { Announcer } from "./announcer.js";
+import { CodeDialog } from "./codes.js";
+import { mark, plain, say } from "./dom.js";
+import { count, moment, octets, rate, serving } from "./format.js";
+import { Happened } from "./happened.js";
 import { Figure } from "./plot.js";
-import { Services } from "./services.js";
-import { follow, keepToken, setToken } from "./stream.js";
+import { counted, matcher, serviceText, tally } from "./search.js";
+import { Services, sorted } from "./services.js";
+import { ask, follow, keepToken, setToken } from "./stream.js";
+import { onTurn } from "./way.js";
+import { Workers } from "./workers.js";
+import { Wrong } from "./wrong.js";
 
-const WORDS = 200; // the most problems on the page
+const PAST = 500; // the most past events that are asked for at once
 
 const at = (id) => document.getElementById(id);
 const known = { worker: null, services: new Map(), traffic: new Map(), counted: false, ready: false };
+const clock = { ahead: 0, live: 0 }; // seconds by which the worker's clock is ahead; when the last news came
 let fresh = null; // the services of a connection until it has sent the complete state
 let due = false;
+let lost = ""; // why the connection is lost, in words
+let order = ["trouble", false];
+let alone = null; // the owner of the service that the address names
+let entering = false; // whether that service still is to get the focus
+let before = ""; // the hash before the dialog was opened
+let flowing = null; // a flow that is not shown yet
 
-const services = new Services(at("service-table"), at("more"));
+const page = {
+  own: "",
+  now: () => Date.now() / 1000 + clock.ahead,
+  happened: new Happened(at("happened"), at("more-events")),
+  history: (owner) => ask(`/v1/history?of=${encodeURIComponent(owner.toWellFormed())}`),
+};
+const announcer = new Announcer(at("announcements"));
+const services = new Services(at("service-table"), at("more"), page);
+const wrong = new Wrong(at("problems"));
+const workers = new Workers(at("workers"), at("on-worker"));
+const dialog = new CodeDialog(at("code"), () => {
+  if (parse(location.hash)[0] === "code") history.replaceState(null, "", location.pathname + before);
+});
 const figures = {
-  serving: new Figure("Serving services", count),
+  services: new Figure("Serving services", count),
   endpoints: new Figure("Serving endpoints", count),
   connections: new Figure("Connections", count),
   opened: new Figure("New per second", rate),
@@ -23,11 +50,13 @@ const figures = {
   bytes_out: new Figure("To clients", octets),
 };
 at("figures").append(...Object.values(figures).map((figure) => figure.node));
+workers.offer([]);
 
 const deliver = {
   worker(status) {
     if (fresh === null && known.worker === null) fresh = new Map();
     known.worker = status;
+    page.own = status.worker;
   },
   service: (service) => (fresh ?? known.services).set(service.owner, service),
   gone: ({ owner }) => known.services.delete(owner),
@@ -36,20 +65,33 @@ const deliver = {
     known.ready = true;
     document.querySelector("main").classList.add("ready");
     fresh = null;
+    page.happened.begin();
+    setTimeout(remember); // after the first paint
   },
   flow(flow) {
     known.traffic = new Map(flow.services.map((each) => [each.owner, each]));
     known.counted = flow.counted;
-    plot(flow);
+    flowing = flow;
   },
+  happened: (event) => page.happened.add(event),
   bye: ({ reason }) => state("lost", reason),
 };
 
-function plot(flow) {
-  const all = [...known.services.values()];
-  figures.serving.push(all.filter((service) => service.endpoints.some((endpoint) => endpoint.serving)).length);
-  figures.endpoints.push(all.reduce((sum, service) => sum + service.endpoints.filter((each) => each.serving).length, 0));
-  for (const name of ["connections", "opened", "bytes_in", "bytes_out"]) figures[name].push(flow[name]);
+/** Ask for the traffic and the events of the last hour; a worker of an earlier version has none. */
+async function remember() {
+  try {
+    const past = await ask(`/v1/events/past?last=${PAST}`);
+    clock.ahead = past.now - Date.now() / 1000;
+    page.happened.load(past.events);
+    const hour = await ask("/v1/history");
+    for (const [name, figure] of Object.entries(figures)) {
+      figure.series.load(hour.at, hour[name]);
+      figure.draw(page.happened.marks());
+    }
+  } catch {
+    // the connection is lost, too, and says so; or there is no history
+  }
+  soon();
 }
 
 function state(name, words, retry) {
@@ -57,7 +99,9 @@ function state(name, words, retry) {
   say(at("connection"), name === "refused" ? "token required" : words);
   document.querySelector("main").classList.toggle("stale", name !== "live" && known.ready);
   at("door").hidden = name !== "refused";
+  lost = name === "lost" && known.ready ? `This page is ${words}; it shows the state of ${moment(clock.live)}` : "";
   if (name === "live") fresh = new Map(); // the complete state follows
+  if (known.ready) soon();
   if (name !== "refused") return;
   say(at("door-error"), words);
   at("token").value = "";
@@ -80,82 +124,144 @@ function soon() {
 
 function show() {
   const { worker } = known;
-  document.title = `${plain(worker.worker)} - vipmesh`;
+  const all = [...known.services.values()];
+  const service = alone === null ? null : known.services.get(alone);
+  document.title = plain([service?.name, worker.worker, "vipmesh"].filter(Boolean).join(" - "));
   say(at("worker"), worker.worker);
   const about = [`version ${worker.version}`, `data plane ${worker.data_plane} (${worker.data_plane_reason})`, `DNS on ${worker.dns.join(", ")}`];
   say(at("about"), [...about, worker.store && `store ${worker.store}`].filter(Boolean).join(", "));
-  const alerts = worker.frozen.map((words) => `Frozen, the last good state stays in force: ${words}`);
-  list(at("alerts"), [...alerts, ...worker.suspicions.map((words) => `Suspected mass failure: ${words}`)], "p", "alert");
-  const problems = [...worker.failures.map((words) => `The data plane refuses: ${words}`), ...worker.problems];
-  if (worker.repairs > 0) problems.push(`${worker.repairs} changes from outside vipmesh were reverted; see the log.`);
-  const shown = problems.slice(0, WORDS);
-  if (problems.length > WORDS) shown.push(`and ${problems.length - WORDS} more, which \`vipmesh status\` lists`);
-  list(at("problems"), shown.length > 0 ? shown : ["None"], "li", null);
-  table();
-  workers();
-}
-
-/** Show each text as an element; nothing changes if the texts are the same. */
-function list(node, texts, tag, kind) {
-  const now = [...node.children].map((child) => child.textContent);
-  if (now.length === texts.length && texts.every((text, index) => plain(text) === now[index])) return;
-  node.replaceChildren(...texts.map((text) => element(tag, { class: kind }, text)));
-}
-
-function table() {
-  const words = at("filter").value.trim().toLowerCase().split(/\s+/);
-  const all = [...known.services.values()].sort((one, other) => (one.name < other.name ? -1 : one.name > other.name ? 1 : one.owner < other.owner ? -1 : 1));
-  const found = all.filter((service) => (!at("troubled").checked || troubled(service)) && words.every((word) => hay(service).includes(word)));
-  const here = services.show(found);
-  services.flow(known.traffic, known.counted);
-  say(at("shown"), `${here} of ${all.length} services shown`);
-}
-
-const troubled = (service) => service.endpoints.length === 0 || !service.endpoints.every((endpoint) => endpoint.serving);
-
-const hays = new WeakMap();
-
-/** Return the text that a filter searches. */
-function hay(service) {
-  if (!hays.has(service)) {
-    const ends = service.endpoints.flatMap((each) => [each.name, each.id, each.worker, each.address, each.health, each.drain, each.release, each.last_probe]);
-    const words = [service.name, service.owner, service.vip ?? "refused", ...service.names, ...service.virtual_servers, ...ends];
-    hays.set(service, words.filter(Boolean).join("\n").toLowerCase());
+  const [errors, warnings] = wrong.show(worker, all, lost);
+  if (show.wrong !== `${errors} ${warnings}`) {
+    if (show.wrong !== undefined) announcer.news(`What is wrong: ${counted(errors, "errors")}, ${counted(warnings, "warnings")}`);
+    show.wrong = `${errors} ${warnings}`;
   }
-  return hays.get(service);
-}
-
-function workers() {
-  const found = new Map(known.worker.workers.map(({ name }) => [name, { services: new Set(), endpoints: 0, serving: 0 }]));
-  for (const service of known.services.values()) {
-    for (const endpoint of service.endpoints) {
-      const row = found.get(endpoint.worker) ?? { services: new Set(), endpoints: 0, serving: 0 };
-      row.services.add(service.owner);
-      row.endpoints += 1;
-      row.serving += endpoint.serving ? 1 : 0;
-      found.set(endpoint.worker, row);
-    }
+  workers.show(worker, all);
+  table(all, service);
+  happened();
+  if (flowing !== null && lost === "") {
+    plot(flowing, all);
+    services.flow(known.traffic, known.counted);
+    flowing = null;
   }
-  const rows = [...found].sort(([one], [other]) => (one < other ? -1 : 1));
-  const same = JSON.stringify(rows.map(([worker, row]) => [worker, row.services.size, row.endpoints, row.serving]));
-  if (same === workers.shown) return;
-  workers.shown = same;
-  at("workers").replaceChildren(...rows.map(([worker, row]) =>
-    element("tr", {},
-      element("th", { scope: "row", class: "data" }, worker, worker === known.worker.worker ? element("span", { class: "quiet" }, " (this one)") : null),
-      element("td", { class: "number" }, count(row.services.size)),
-      element("td", { class: "number" }, count(row.endpoints)),
-      element("td", { class: `number ${row.serving < row.endpoints ? "warn" : ""}` }, count(row.serving)),
-    )));
 }
 
-at("filter").addEventListener("input", soon);
-at("troubled").addEventListener("change", soon);
+function plot(flow, all) {
+  const totals = { ...flow, services: all.filter((service) => serving(service) > 0).length, endpoints: all.reduce((sum, service) => sum + serving(service), 0) };
+  const marks = page.happened.marks();
+  for (const [name, figure] of Object.entries(figures)) figure.show(page.now(), totals[name], marks);
+}
+
+function table(all, service) {
+  const worker = at("on-worker").value, filter = at("filter").value;
+  const matches = matcher(filter, serviceText);
+  const found = all.filter((each) =>
+    (!at("troubled").checked || troubled(each)) && (worker === "" || each.endpoints.some((end) => end.worker === worker)) && matches(each));
+  const chosen = alone === null ? sorted(found, order, known.traffic) : [service].filter(Boolean);
+  const shown = services.show(chosen);
+  at("alone").hidden = alone === null;
+  say(at("alone").firstChild, service === undefined ? `No service is declared by ${alone} now. ` : "Only the service of this address is shown. ");
+  const filtered = filter.trim() !== "" || worker !== "" || at("troubled").checked;
+  const words = alone === null ? tally("services", { all: all.length, found: found.length, shown, filtered }) : `1 of ${counted(all.length, "services")}`;
+  say(at("shown"), words);
+  if (table.asked) announcer.answer(words);
+  table.asked = false;
+  if (entering) {
+    entering = false;
+    if (service) services.focus(alone);
+  }
+}
+
+const troubled = (service) => service.endpoints.length === 0 || serving(service) < service.endpoints.length;
+
+function happened() {
+  const filter = at("event-filter").value;
+  if (!page.happened.changed && filter === happened.filter) return;
+  [page.happened.changed, happened.filter] = [false, filter];
+  const [found, shown] = page.happened.show(filter);
+  const words = tally("events", { all: page.happened.all.length, found, shown, filtered: filter.trim() !== "" });
+  say(at("events-shown"), words);
+  if (happened.asked) announcer.answer(words);
+  happened.asked = false;
+  services.happened();
+}
+
+/** Follow the address: one service alone, one worker in the filter, or what a code means. */
+function arrive() {
+  const [kind, value] = parse(location.hash);
+  if (kind === "code") return void dialog.open(value);
+  dialog.close();
+  before = location.hash;
+  const was = alone;
+  alone = kind === "service" ? value : null;
+  if (alone !== null) {
+    services.open.add(alone);
+    entering = true;
+  } else if (was !== null && location.hash === "") at("services").focus();
+  if (kind === "worker") {
+    workers.choose(value);
+    table.asked = true;
+    at("services").focus();
+  }
+  soon();
+}
+
+function sortBy(column) {
+  order = [column, order[0] === column && !order[1]];
+  markOrder();
+  soon();
+}
+
+function markOrder() {
+  for (const button of document.querySelectorAll("[data-sort]")) {
+    const on = button.dataset.sort === order[0];
+    // Names and addresses rise, while what is wrong, and what is much, comes first.
+    const rises = (["name", "vip", "trouble"].includes(order[0])) !== order[1];
+    if (on) mark(button.closest("th"), "aria-sort", rises ? "ascending" : "descending");
+    else button.closest("th").removeAttribute("aria-sort");
+  }
+}
+
+function onEscape(event) {
+  if (event.key !== "Escape" || event.defaultPrevented || at("code").open) return;
+  const field = event.target instanceof HTMLInputElement && event.target.type === "search" ? event.target : null;
+  if (field !== null && field.value !== "") return; // the browser empties it
+  if (services.leave() || alone === null) return;
+  location.hash = "";
+}
+
+const asks = (what) => () => {
+  what.asked = true;
+  soon();
+};
+at("filter").addEventListener("input", asks(table));
+at("troubled").addEventListener("change", asks(table));
+at("on-worker").addEventListener("change", () => {
+  if (parse(location.hash)[0] === "worker") history.replaceState(null, "", at("on-worker").value === "" ? location.pathname : hash("worker", at("on-worker").value));
+  table.asked = true;
+  soon();
+});
+at("event-filter").addEventListener("input", asks(happened));
+at("more").addEventListener("click", () => {
+  services.showMore();
+  asks(table)();
+});
+at("more-events").addEventListener("click", () => {
+  page.happened.showMore();
+  page.happened.changed = true;
+  asks(happened)();
+});
+for (const button of document.querySelectorAll("[data-sort]")) button.addEventListener("click", () => sortBy(button.dataset.sort));
+addEventListener("keydown", onEscape);
+addEventListener("hashchange", arrive);
+onTurn(() => services.redraw());
 keepToken();
+markOrder();
+arrive();
 follow({
   state,
   event(name, data) {
-    deliver[name]?.(data);
+    if (Object.hasOwn(deliver, name)) deliver[name](data);
+    clock.live = Date.now() / 1000;
     soon();
   },
 });

@@ -1,48 +1,56 @@
 // The table of services. Rows are updated in place, so that updates lose neither the focus nor the scroll position. Of
 // thousands of services, the page holds only as many rows as the reader has asked for.
 
-import { element, mark, say } from "./dom.js";
-import { condition, count, place, rate, state } from "./format.js";
-import { way } from "./way.js";
+import { arrange, element, mark, say } from "./dom.js";
+import { condition, count, rank, rate } from "./format.js";
+import { Details } from "./details.js";
 
-const STEP = 100;
-const NUMBERS = new Set(["Weight", "Connections"]); // titles
+const FIRST = 25, STEP = 100;
+const COLLATOR = new Intl.Collator("en", { numeric: true });
+const byName = (one, other) => (one.name < other.name ? -1 : one.name > other.name ? 1 : one.owner < other.owner ? -1 : 1);
+const ORDERS = {
+  name: () => byName,
+  vip: () => (one, other) => COLLATOR.compare(one.vip ?? "", other.vip ?? "") || byName(one, other),
+  trouble: () => (one, other) => rank(one) - rank(other) || byName(one, other),
+  connections: (traffic) => busiest(traffic, "connections"),
+  opened: (traffic) => busiest(traffic, "opened"),
+};
+
+function busiest(traffic, name) {
+  const of = (service) => traffic.get(service.owner)?.[name] ?? 0;
+  return (one, other) => of(other) - of(one) || byName(one, other);
+}
+
+/** Return services in an order: [name of a column, whether it is turned round]. */
+export function sorted(services, [column, turned], traffic) {
+  const order = ORDERS[column](traffic);
+  return services.sort(turned ? (one, other) => order(other, one) : order);
+}
 
 export class Services {
-  constructor(table, more) {
-    this.table = table;
-    this.more = more;
-    this.most = STEP;
+  /** `page` is what `Details` needs. */
+  constructor(table, more, page) {
+    [this.table, this.more, this.page] = [table, more, page];
+    this.most = FIRST;
     this.rows = new Map(); // owner -> Row
     this.open = new Set(); // owners
-    more.addEventListener("click", () => {
-      this.most += STEP;
-      this.show(this.last);
-    });
+  }
+
+  showMore() {
+    this.most += STEP;
   }
 
   /** Show these services, which are sorted; returns how many of them are on the page. */
   show(services) {
-    this.last = services;
     const wanted = services.slice(0, this.most);
-    const owners = new Set(wanted.map((service) => service.owner));
-    for (const [owner, row] of this.rows) {
-      if (!owners.has(owner)) {
-        row.body.remove();
-        this.rows.delete(owner);
-      }
-    }
-    let next = this.table.tBodies[0] ?? null;
+    const rows = new Map();
     for (const service of wanted) {
-      let row = this.rows.get(service.owner);
-      if (row === undefined) {
-        row = new Row(service.owner, this.open);
-        this.rows.set(service.owner, row);
-      }
+      const row = this.rows.get(service.owner) ?? new Row(service.owner, this.open, this.page);
       row.show(service);
-      if (row.body === next) next = next.nextElementSibling;
-      else this.table.insertBefore(row.body, next);
+      rows.set(service.owner, row);
     }
+    this.rows = rows;
+    arrange(this.table, [...rows.values()].map((row) => row.body), 1);
     this.more.hidden = services.length <= this.most;
     return wanted.length;
   }
@@ -51,22 +59,51 @@ export class Services {
   flow(traffic, counted) {
     for (const [owner, row] of this.rows) row.flow(traffic.get(owner), counted);
   }
+
+  /** Show new events in the open rows. */
+  happened() {
+    for (const row of this.rows.values()) if (!row.details.hidden) row.inside.happened();
+  }
+
+  /** Draw the open rows again, for another width of the window. */
+  redraw() {
+    for (const row of this.rows.values()) row.tell();
+  }
+
+  /** Open the row of a service and give it the focus, if there is one. */
+  focus(owner) {
+    const row = this.rows.get(owner);
+    if (row === undefined) return;
+    row.turn(true);
+    row.name.focus({ preventScroll: true });
+    row.body.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Close the open row that has the focus inside of its details; returns whether there was one. */
+  leave() {
+    const row = [...this.rows.values()].find((each) => each.details.contains(document.activeElement));
+    if (row === undefined) return false;
+    row.turn(false);
+    row.name.focus();
+    return true;
+  }
 }
 
 class Row {
-  constructor(owner, open) {
-    this.owner = owner;
-    this.opened = open;
+  constructor(owner, open, page) {
+    [this.owner, this.opened, this.page] = [owner, open, page];
     const id = `details-${(Row.number = (Row.number ?? 0) + 1)}`;
-    this.name = element("button", { type: "button", "aria-expanded": String(open.has(owner)), "aria-controls": id });
-    this.name.addEventListener("click", () => this.toggle());
-    [this.vip, this.serving] = [element("td", { class: "data" }), element("td")];
-    [this.connections, this.rate] = [element("td", { class: "number" }, "0"), element("td", { class: "number" }, "-")];
-    const line = element("tr", {}, element("th", { scope: "row" }, this.name), this.vip, this.serving, this.connections, this.rate);
-    this.inside = element("td", { colspan: 5 });
-    this.details = element("tr", { class: "details", id, hidden: !open.has(owner) }, this.inside);
-    this.body = element("tbody", {}, line, this.details);
-    this.counts = new Map(); // WORKER/ID -> cell
+    this.name = element("button", { type: "button", "aria-expanded": "false", "aria-controls": id });
+    this.name.addEventListener("click", () => this.turn(this.details.hidden));
+    const cell = (title, kind, words) => element("td", { role: "cell", class: kind, "data-title": title }, words);
+    [this.vip, this.serving] = [cell("VIP", "data", ""), cell("Serving endpoints", null, "")];
+    [this.connections, this.rate] = [cell("Connections", "number", "0"), cell("New/s", "number", "-")];
+    const head = element("th", { scope: "row", role: "rowheader" }, this.name);
+    const line = element("tr", { role: "row", class: "service" }, head, this.vip, this.serving, this.connections, this.rate);
+    this.place = element("td", { colspan: 5, role: "cell" });
+    this.details = element("tr", { class: "details", role: "row", id, hidden: true }, this.place);
+    this.body = element("tbody", { role: "rowgroup" }, line, this.details);
+    this.inside = null;
   }
 
   show(service) {
@@ -77,58 +114,31 @@ class Row {
     const [words, kind] = condition(service);
     say(this.serving, words);
     mark(this.serving, "class", kind);
-    if (!this.details.hidden) this.tell();
+    if (this.opened.has(this.owner) && this.details.hidden) this.turn(true);
+    else this.tell();
   }
 
   flow(traffic, counted) {
-    this.traffic = traffic;
+    [this.traffic, this.counted] = [traffic, counted];
     say(this.connections, count(traffic?.connections ?? 0));
     say(this.rate, counted ? rate(traffic?.opened ?? 0) : "-");
-    for (const [key, cell] of this.counts) say(cell, count(traffic?.endpoints[key] ?? 0));
+    if (!this.details.hidden) this.inside.flow(traffic, counted);
   }
 
-  toggle() {
-    const open = this.details.hidden;
+  turn(open) {
     this.details.hidden = !open;
-    this.name.setAttribute("aria-expanded", String(open));
-    if (open) this.opened.add(this.owner);
-    else this.opened.delete(this.owner);
-    if (open) this.tell();
+    mark(this.name, "aria-expanded", String(open));
+    if (!open) return this.opened.delete(this.owner);
+    this.opened.add(this.owner);
+    if (this.inside === null) {
+      this.inside = new Details(this.owner, this.page);
+      this.place.append(...this.inside.nodes);
+    }
+    this.tell();
+    if (this.counted !== undefined) this.inside.flow(this.traffic, this.counted);
   }
 
   tell() {
-    const service = this.service;
-    this.counts.clear();
-    this.inside.replaceChildren(
-      element("dl", {},
-        ...pair("declared by", service.owner),
-        ...pair("names", service.names.join(", ") || service.name),
-        ...pair("virtual servers", service.virtual_servers.join(", ") || "none"),
-      ),
-      element("h3", {}, "Request path"),
-      way(service),
-      element("h3", {}, "Endpoints"),
-      service.endpoints.length > 0 ? this.endpoints(service) : element("p", {}, "None"),
-    );
-  }
-
-  endpoints(service) {
-    const titles = ["Endpoint", "Worker", "Address", "State", "Weight", "Release", "Last probe", "Connections"];
-    const head = element("tr", {}, ...titles.map((title) => element("th", { scope: "col", class: NUMBERS.has(title) ? "number" : null }, title)));
-    const rows = service.endpoints.map((endpoint) => {
-      const [word, kind] = state(endpoint);
-      const key = `${endpoint.worker}/${endpoint.id}`;
-      const cell = element("td", { class: "number" }, count(this.traffic?.endpoints[key] ?? 0));
-      this.counts.set(key, cell);
-      return element("tr", {},
-        element("th", { scope: "row", class: "data" }, endpoint.name ?? endpoint.id),
-        element("td", {}, endpoint.worker), element("td", {}, place(endpoint)), element("td", { class: kind }, word),
-        element("td", { class: "number" }, endpoint.weight), element("td", {}, endpoint.release ?? "-"),
-        element("td", {}, endpoint.last_probe ?? "-"), cell,
-      );
-    });
-    return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
+    if (!this.details.hidden) this.inside.show(this.service);
   }
 }
-
-const pair = (term, words) => [element("dt", {}, term), element("dd", {}, words)];

@@ -8,7 +8,11 @@ const FIRST = 1000, LONGEST = 15000, SILENCE = 40000; // ms; the worker sends at
 export function keepToken() {
   const found = /^#token=(.+)$/.exec(location.hash);
   if (found === null) return;
-  sessionStorage.setItem(TOKEN, decodeURIComponent(found[1]));
+  try {
+    sessionStorage.setItem(TOKEN, decodeURIComponent(found[1]));
+  } catch {
+    // no valid percent-encoding: the page asks for the token
+  }
   history.replaceState(null, "", location.pathname);
 }
 
@@ -38,10 +42,20 @@ export async function follow(on) {
 
 class Refused extends Error {}
 
+// A token counts in the header alone: logs and referrers keep URLs.
+const credentials = (token) => (token === null ? {} : { Authorization: `Bearer ${token}` });
+
+/** Return the JSON document of a path; raises an Error if the worker does not give it. */
+export async function ask(path) {
+  const answer = await fetch(path, { headers: credentials(sessionStorage.getItem(TOKEN)), cache: "no-store" });
+  if (!answer.ok) throw new Error(`status ${answer.status}`);
+  return answer.json();
+}
+
 async function read(on, begun) {
   const token = sessionStorage.getItem(TOKEN);
   const abort = new AbortController();
-  const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
+  const headers = credentials(token);
   let silence = setTimeout(() => abort.abort(), SILENCE);
   try {
     const answer = await fetch("/v1/events", { headers, signal: abort.signal, cache: "no-store" });

@@ -93,7 +93,7 @@ class StatusDocument(msgspec.Struct, frozen=True, dict=True):
     repairs: int = 0
     digest: str | None = None
     store: str = ""
-    workers: tuple[dict[str, str | int], ...] = ()
+    workers: tuple[dict[str, str | int | None], ...] = ()
     notices: tuple[Notice, ...] = ()
 
     @cached_property

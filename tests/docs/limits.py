@@ -189,6 +189,19 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
     ),
     "The container engine": (
         Bound(
+            "processes that are looked at while the engine is away; bytes of a file of one; its interfaces",
+            "{mesh.sources.docker.processes:_MAX_PROCESSES}; {mesh.sources.docker.processes:_MAX_TEXT|B}; "
+            "{mesh.sources.docker.process_facts:_MAX_INTERFACES}",
+            _L,
+            "it waits for the engine",
+        ),
+        Bound(
+            "containers that ended while the engine is away and are remembered",
+            "{mesh.sources.docker.absence:MAX_REMEMBERED}",
+            _L,
+            "the oldest ones wait for the engine",
+        ),
+        Bound(
             "time for an answer; for a request of past events",
             "{mesh.sources.docker.client:REQUEST_TIMEOUT|s}; {mesh.sources.docker.client:HISTORY_PATIENCE|s}",
             _L,
@@ -472,6 +485,24 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
     ),
     "The admin API": (
         Bound(
+            "endpoints that are requested at once; the weight of an endpoint",
+            "{mesh.api.http.actions:MAX_TOGETHER}; {mesh.model.validation:MAX_WEIGHT}",
+            "fixed: IPVS has no larger weights",
+            "the request is refused",
+        ),
+        Bound(
+            "services with a history of their traffic; the name of one in a request, characters",
+            "{mesh.api.traffic_history:MAX_SERVICES}; {mesh.api.http.history:MAX_OWNER_LENGTH}",
+            "fixed: the history has at most 4 MiB",
+            "the one without traffic for the longest time has none; the request is refused",
+        ),
+        Bound(
+            "time of the data plane to count connections for a status",
+            "{mesh.api.http.status:CONNECTIONS_TIMEOUT|s}",
+            _L,
+            "the status is without them",
+        ),
+        Bound(
             "connections whose clients have not authenticated; of one address",
             "{mesh.api.http.connections:MAX_UNAUTHENTICATED}; "
             "{mesh.api.http.connections:MAX_UNAUTHENTICATED_PER_CLIENT}",
@@ -560,6 +591,12 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
     ),
     "Problems, events and the log": (
         Bound(
+            "a text of a problem, characters",
+            "{mesh.model.problem:MAX_PROBLEM_TEXT}",
+            _L,
+            "it is cut",
+        ),
+        Bound(
             "problems of one part; internal errors that are kept",
             "{mesh.util.conditions:MAX_PROBLEMS}; {mesh.util.bulkhead:MAX_PROBLEMS}",
             "fixed: nobody reads more",
@@ -610,6 +647,31 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
         ),
     ),
     "Other workers": (
+        Bound(
+            "an answer of a worker that is asked over the channel; its events; an error of it",
+            "{mesh.api.channel.worker_channel:MAX_ANSWER_BYTES|B}; {mesh.api.http.workers:MAX_EVENT_BYTES|B}; "
+            "{mesh.api.channel.https:MAX_REFUSAL_BYTES|B}",
+            _L,
+            "VM676",
+        ),
+        Bound(
+            "workers that are asked at one time; an unused connection to one",
+            "{mesh.api.channel.https:MAX_ASKED}; {mesh.api.channel.https:IDLE_TIMEOUT|s}",
+            _L,
+            "the others have their turn later; it is closed",
+        ),
+        Bound(
+            "events of all workers in one answer",
+            "{mesh.api.cluster_events:MAX_MERGED_EVENTS}",
+            _L,
+            "the newest ones are kept, and the others counted",
+        ),
+        Bound(
+            "a query that is passed on, characters; an address that a worker says of itself",
+            "{mesh.api.http.workers:MAX_QUERY_LENGTH}; {mesh.cluster.membership:MAX_PLACE_LENGTH}",
+            _L,
+            "it is refused; it counts as none",
+        ),
         Bound(
             "time for the answer to a ping; connections that wait for one",
             "{mesh.cluster.ping:PING_TIMEOUT|s}; {mesh.cluster.ping:BACKLOG}",
@@ -698,6 +760,20 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
     ),
     "The command line": (
         Bound(
+            "a line of the progress of an action; names for completion; a part of the archive for support",
+            "{mesh.cli.client:MAX_LINE_BYTES|B}; {mesh.cli.completion:_MOST}; "
+            "{mesh.cli.support_parts:MAX_PART_BYTES|B}",
+            _L,
+            "the rest is left out",
+        ),
+        Bound(
+            "time to collect a part of the archive; to remove a worker; to ask all workers for events",
+            "{mesh.cli.support_parts:_PATIENCE|s}; {mesh.cli.worker_removal:_PATIENCE|s}; "
+            "{mesh.cli.events:ALL_TIMEOUT|s}",
+            _L,
+            "it is missing, and the output says so",
+        ),
+        Bound(
             "time for an answer of the daemon; without a sign of life of a stream",
             "{mesh.cli.client:REQUEST_TIMEOUT|s}; {mesh.cli.client:STREAM_TIMEOUT|s}",
             _L,
@@ -729,6 +805,10 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
 OWN = frozenset(
     {
         # How often, how much at a time, or how long this program itself acts.
+        "mesh.cli.drain:_MAX_NAMES",
+        "mesh.cli.event_lines:_MAX_COLUMN",
+        "mesh.cli.events:MAX_WINDOW",
+        "mesh.cli.parser:_MAX_WEIGHT",
         "mesh.api.http.broadcaster:MAX_INTERVAL",
         "mesh.api.http.broadcaster:WRITE_BATCH_BYTES",
         "mesh.cli.doctor.rules:MAX_CLOCK_DIFFERENCE",

@@ -27,11 +27,13 @@ def actions(of: argparse.ArgumentParser) -> list[argparse.Action]:
 
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
-    """All verbs; one that has verbs of its own is in their names alone: `cluster certs`."""
+    """All verbs; one that needs a verb of its own is in their names alone: `cluster certs`."""
     found: dict[str, argparse.ArgumentParser] = {}
     for name, parser in choices(build_parser()).items():
         below = choices(parser)
-        found |= {f"{name} {verb}": each for verb, each in below.items()} if below else {name: parser}
+        if not below or parser.get_default("action") == "list":
+            found[name] = parser
+        found |= {f"{name} {verb}": each for verb, each in below.items()}
     return found
 
 

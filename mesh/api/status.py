@@ -395,20 +395,22 @@ def worker_status(
     )
 
 
-def status_notices(messages: Notices) -> tuple[StatusNotice, ...]:
-    """Return all messages as the JSON form has them: errors first."""
-    found = [
-        StatusNotice("problem", each.severity.value, each.code.value, str(each), each.owner)
-        for each in messages.problems
-    ]
-    coded: tuple[tuple[str, Severity, tuple[CodedText, ...]], ...] = (
-        ("failure", Severity.ERROR, messages.failures),
-        ("frozen", Severity.ERROR, messages.frozen),
-        ("suspicion", Severity.WARNING, messages.suspicions),
+def status_notices(found: Notices) -> tuple[StatusNotice, ...]:
+    """Return everything that is wrong: errors first, and what stops the whole worker before what stops one service."""
+    parts: tuple[tuple[str, Severity, tuple[CodedText, ...]], ...] = (
+        ("frozen", Severity.ERROR, found.frozen),
+        ("suspicion", Severity.WARNING, found.suspicions),
+        ("failure", Severity.ERROR, found.failures),
     )
-    for kind, severity, texts in coded:
-        found += [StatusNotice(kind, severity.value, str(each.code), each.text) for each in texts]
-    return tuple(sorted(found, key=lambda notice: notice.severity != Severity.ERROR))
+    rows = [
+        StatusNotice(kind, severity.value, str(each.code), each.text)
+        for kind, severity, texts in parts
+        for each in texts
+    ]
+    rows += [
+        StatusNotice("problem", each.severity.value, str(each.code), str(each), each.owner) for each in found.problems
+    ]
+    return tuple(sorted(rows, key=lambda row: row.severity != Severity.ERROR))
 
 
 def notices(observed: WorkerSnapshot) -> Notices:

@@ -68,7 +68,7 @@ async def test_a_watcher_that_does_not_read_is_disconnected_and_others_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(events, "WRITE_TIMEOUT", 0.5)
-    long = replace(OBSERVED, problems={"labels": (problem("x" * (8 << 20)),)})
+    long = replace(OBSERVED, problems={"labels": tuple(problem("x" * 800) for _ in range(10_000))})
     async with serving(socket_of(tmp_path), long) as api, client(tmp_path) as session:
         _, writer = await asyncio.open_unix_connection(str(tmp_path / "admin.sock"), limit=1024)
         writer.write(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")

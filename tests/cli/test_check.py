@@ -41,13 +41,11 @@ def lines(problems: list[Problem], file: Path) -> list[tuple[str, str, str]]:
 
 def test_the_first_snippet_of_the_docs_is_accepted(file: Path) -> None:
     file.write_text(SNIPPET)
-    assert [str(problem) for problem in checked(file)] == [
-        f"{file}:5: warning: service server, label aliyun.scale: it is not handled yet; start the instances yourself"
-    ]
+    assert checked(file) == []
 
 
 def test_the_example_is_accepted() -> None:
-    assert {problem.severity for problem in checked(EXAMPLE)} == {Severity.WARNING}
+    assert checked(EXAMPLE) == []
 
 
 def test_problems_are_in_order_of_files_and_lines(file: Path) -> None:

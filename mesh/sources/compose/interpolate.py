@@ -2,8 +2,8 @@
 
 Grammar (compose specification, "Interpolation"): `${VAR-x}` is x if VAR is unset, `${VAR:-x}` is x if VAR is unset or
 empty, `${VAR?m}` and `${VAR:?m}` are an error with the message m, `${VAR+x}` and `${VAR:+x}` are x if VAR is set; `$$`
-is a dollar sign. x may contain variables. Values of variables are not interpolated again, so the length of the result
-is bounded.
+is a dollar sign, and so is a `$` before anything else than a name or a brace. x may contain variables. Values of
+variables are not interpolated again.
 """
 
 import re
@@ -13,6 +13,8 @@ from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 
 _NEST_MAX = 16
+MAX_CHARACTERS = 1 << 20
+"""The length of a text after its variables are replaced."""
 _DOLLAR = re.compile(r"\$(?:(?P<escaped>\$)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<brace>\{))", re.ASCII)
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<operator>:?[-?+])(?P<operand>.*))?", re.ASCII | re.DOTALL)
 
@@ -42,16 +44,13 @@ def _expand(text: str, env: Mapping[str, str], unset: dict[str, None], depth: in
             f"variables are nested more than {_NEST_MAX} deep",
             "write fewer ${ inside one another",
         )
-    parts, at = [], 0
+    parts: list[str] = []
+    at = length = 0
     while (dollar := text.find("$", at)) >= 0:
         parts.append(text[at:dollar])
         match = _DOLLAR.match(text, dollar)
-        if match is None:
-            raise InterpolationError(
-                Code.COMPOSE_VARIABLE, "a $ is not followed by a variable name", "write $$ for a dollar sign"
-            )
-        at = match.end()
-        if match["escaped"]:
+        at = dollar + 1 if match is None else match.end()
+        if match is None or match["escaped"]:
             parts.append("$")
         elif match["name"]:
             parts.append(_value(match["name"], env, unset))
@@ -59,6 +58,13 @@ def _expand(text: str, env: Mapping[str, str], unset: dict[str, None], depth: in
             end = _closing(text, at)
             parts.append(_braced(text[at:end], env, unset, depth))
             at = end + 1
+        length += len(parts[-1])
+        if length > MAX_CHARACTERS:
+            raise InterpolationError(
+                Code.COMPOSE_VARIABLE,
+                f"with its variables replaced the text has more than {MAX_CHARACTERS} characters",
+                "write fewer or shorter variables",
+            )
     parts.append(text[at:])
     return "".join(parts)
 

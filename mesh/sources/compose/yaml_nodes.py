@@ -63,8 +63,8 @@ class DuplicateKey:
     second: int
 
 
-def load_graph(text: str) -> yaml.Node | None:
-    """Return the root of the only document, or None if the text has nothing but comments. Raises `YamlError`."""
+def load_graphs(text: str) -> list[yaml.Node]:
+    """Return the roots of the documents that are not empty, such as one after a last `---`. Raises `YamlError`."""
     if len(text) > _TEXT_MAX:
         raise YamlError(
             Code.COMPOSE_NOT_YAML,
@@ -75,7 +75,7 @@ def load_graph(text: str) -> yaml.Node | None:
         )
     try:
         _check_depth(text)
-        root: yaml.Node | None = yaml.compose(text, Loader=_LOADER)
+        roots = list(yaml.compose_all(text, Loader=_LOADER))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = ", ".join(part for part in (error.context, error.problem) if part)
@@ -96,7 +96,7 @@ def load_graph(text: str) -> yaml.Node | None:
         raise YamlError(
             Code.COMPOSE_NOT_YAML, line, 0, "not YAML: an unpaired surrogate", "remove the character"
         ) from None
-    return root
+    return [root for root in roots if not (isinstance(root, yaml.ScalarNode) and not scalar_text(root))]
 
 
 def _check_depth(text: str) -> None:

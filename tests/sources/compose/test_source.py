@@ -11,7 +11,8 @@ import pytest
 from mesh.model.problem import Problem
 from mesh.model.service import Instance
 from mesh.sources import Source
-from mesh.sources.compose.source import ComposeSource, load_compose_file
+from mesh.sources.compose.files import load_compose_project
+from mesh.sources.compose.source import ComposeSource
 
 ONE = "services:\n  web:\n    labels:\n      mesh.routing.port_80: web\n    x-endpoints:\n      - 10.0.0.1:80\n"
 TWO = ONE + "      - 10.0.0.2:80\n"
@@ -124,12 +125,12 @@ def test_an_unreadable_file_is_reported_in_one_line(file: Path, content: bytes |
 
 def test_a_byte_order_mark_is_no_part_of_the_text(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + ONE.encode())
-    assert load_compose_file(file, {}).services.keys() == {"web"}
+    assert load_compose_project([file], {}).content.services.keys() == {"web"}
 
 
 def test_an_env_file_that_cannot_be_read_breaks_the_file(file: Path) -> None:
     file.with_name(".env").mkdir()
-    assert load_compose_file(file, {}).broken
+    assert load_compose_project([file], {}).content.broken
 
 
 async def test_the_list_is_reported_at_once_and_after_each_change(file: Path) -> None:

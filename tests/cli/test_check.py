@@ -7,6 +7,7 @@ import pytest
 
 from mesh.cli.lint import check_files
 from mesh.config.name_policy import NamePolicy
+from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "restserver" / "compose.yaml"
@@ -119,11 +120,53 @@ services:
     assert lines(checked(file), file) == [("4", "error", "service b")]
 
 
-def test_each_file_is_checked_by_itself(file: Path) -> None:
+def test_several_files_are_one_project(file: Path) -> None:
     other = file.with_name("other.yaml")
-    for path in (file, other):
-        path.write_text("services: {a: {labels: {mesh.routing.port_80: web}}}")
-    assert checked(file, other) == []
+    file.write_text("services: {a: {labels: {mesh.routing.port_80: web, mesh.routing.weight: '2'}}}")
+    other.write_text("services: {a: {labels: {mesh.routing.port_80: www}}, b: {labels: {mesh.routing.port_80: www}}}")
+    assert checked(file) == []
+    assert [(problem.code, problem.where) for problem in checked(file, other)] == [(Code.NAME_TAKEN, f"{other}:1")]
+
+
+def test_services_of_different_profiles_may_hold_one_name(file: Path) -> None:
+    label = "labels: {mesh.routing.port_80: web}"
+    file.write_text(f"services: {{a: {{profiles: [dev], {label}}}, b: {{profiles: [prod], {label}}}}}")
+    assert checked(file, COMPOSE_PROFILES="dev") == []
+    assert [problem.code for problem in checked(file, COMPOSE_PROFILES="dev,prod")] == [Code.NAME_TAKEN]
+
+
+@pytest.mark.parametrize(
+    ("service", "link", "remedy"),
+    [
+        ("{image: x, expose: ['6379']}", "links: [db]", "add the label mesh.routing.port_6379: db"),
+        ("{ports: ['127.0.0.1:80:5432/tcp']}", "external_links: ['db:pg']", "add the label mesh.routing.port_5432: pg"),
+        ("{ports: [{target: 53}]}", "links: [db]", "add the label mesh.routing.port_53: db"),
+        ("{}", "links: [db]", "add the label mesh.routing.port_<container port>: db"),
+        ("{}", "links: [db], labels: {aliyun.scale: '2'}", "add the label aliyun.routing.port_<container port>: db"),
+    ],
+)
+def test_a_service_that_others_name_needs_a_routing_label(file: Path, service: str, link: str, remedy: str) -> None:
+    file.write_text(f"services:\n  db: {service}\n  a: {{{link}}}\n  b: {{{link}}}\n")
+    (problem,) = checked(file)
+    assert (problem.code, problem.severity, problem.where) == (
+        Code.COMPOSE_LINK_WITHOUT_ROUTE,
+        Severity.WARNING,
+        f"{file}:2",
+    )
+    assert problem.remedy == remedy
+
+
+@pytest.mark.parametrize("link", ["external_links: [web.local]", "external_links: [elsewhere]", "links: ['db:x']"])
+def test_names_that_are_served_or_of_other_projects_are_no_problem(file: Path, link: str) -> None:
+    file.write_text(f"services:\n  db: {{labels: {{mesh.routing.port_80: web}}}}\n  a: {{{link}}}\n")
+    assert checked(file) == []
+
+
+def test_another_number_of_addresses_than_the_scale_is_reported(file: Path) -> None:
+    file.write_text("services: {a: {labels: {mesh.routing.port_80: a, mesh.scale: '3'}, x-endpoints: [10.0.0.1]}}")
+    (problem,) = checked(file)
+    assert (problem.code, problem.label) == (Code.LABEL_WITHOUT_EFFECT, "mesh.scale")
+    assert problem.reason == "it is 3, but x-endpoints lists 1 instances, which count"
 
 
 def test_routing_labels_without_endpoints_are_no_error(file: Path) -> None:

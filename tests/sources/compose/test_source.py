@@ -214,3 +214,49 @@ async def test_a_file_is_read_only_after_writes_have_settled(file: Path) -> None
                 writing.flush()
                 await asyncio.sleep(0.02)
         assert len(ids(await again)) == 31
+
+
+async def test_a_service_that_cannot_be_read_keeps_its_instances_and_the_others_go_on(file: Path) -> None:
+    compose = source(file)
+    async with aclosing(compose.watch()) as watched:
+        assert ids(await following(watched)) == ["demoapp/web/10.0.0.1:80"]
+        file.write_text(ONE + "    extends: {file: base.yaml, service: x}\n  db:\n    x-endpoints: [10.0.0.9]\n")
+        told = await following(watched)
+        assert ids(told) == ["demoapp/db/10.0.0.9", "demoapp/web/10.0.0.1:80"]
+        assert [str(problem.subject) for problem in told[1]] == ["service web, extends"]
+        assert compose.trouble is None
+        file.with_name("base.yaml").write_text("services: {x: {x-endpoints: [10.0.0.7]}}")
+        assert await following(watched) == ((told[0][0], told[0][1]), ())
+        file.write_text("services: {db: {x-endpoints: [10.0.0.9]}}")
+        assert ids(await following(watched)) == ["demoapp/db/10.0.0.9"]
+
+
+async def test_a_changed_file_that_is_named_is_a_change(file: Path) -> None:
+    base = file.with_name("base.yaml")
+    base.write_text("services: {x: {x-endpoints: [10.0.0.7]}}")
+    file.write_text("services: {web: {extends: {file: base.yaml, service: x}, label_file: l}}")
+    file.with_name("l").write_text("a=1")
+    async with aclosing(source(file).watch()) as watched:
+        assert ids(await following(watched)) == ["demoapp/web/10.0.0.7"]
+        base.write_text("services: {x: {x-endpoints: [10.0.0.70]}}")
+        assert ids(await following(watched)) == ["demoapp/web/10.0.0.70"]
+        file.with_name("l").write_text("a=twenty")
+        (instance,), _ = await following(watched)
+        assert instance.labels == {"a": "twenty"}
+
+
+async def test_what_compose_takes_never_freezes_the_list(file: Path) -> None:
+    file.write_text(
+        "include: ['https://x.test/y.git']\nservices:\n  bad: 5\n  \"a b\": {}\n  web:\n    x-endpoints: [10.0.0.1]\n"
+        "    extends: nothing\n  db: {x-endpoints: [10.0.0.2], ports: !reset []}\n---\n"
+    )
+    compose = source(file)
+    instances, problems = compose.read()
+    assert ([instance.id for instance in instances], compose.trouble) == (["demoapp/db/10.0.0.2"], None)
+    assert len(problems) == 4
+
+
+async def test_a_service_of_another_profile_has_no_instances(file: Path) -> None:
+    file.write_text("services: {web: {x-endpoints: [10.0.0.1], profiles: [x]}}")
+    assert ids(source(file).read()) == []
+    assert ids(source(file, COMPOSE_PROFILES="x").read()) == ["demoapp/web/10.0.0.1"]

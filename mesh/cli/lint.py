@@ -16,11 +16,14 @@ from mesh.config.name_policy import NamePolicy
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Name, PortPublication, Route, Service
+from mesh.sources.compose.environment import read_environment
 from mesh.sources.compose.files import load_compose_project
 from mesh.sources.compose.links import link_problems
 from mesh.sources.compose.model import ComposeFile, ComposeService
 from mesh.sources.compose.ports import endpoint_port_problems, scale_problems
 
+_MAX_VARIABLES = 200_000
+"""Environment entries that are looked at."""
 _WHERE = re.compile(r"(.*?)(?::(\d+))?(?::\d+)?", re.DOTALL)
 
 
@@ -36,6 +39,13 @@ def check_files(
     """
     project = load_compose_project(paths, env)
     found = [*project.content.problems, *_check_services(project.content, project.name, policy, pool)]
+    variables = 0
+    for service in project.content.services.values():
+        environment, problems = read_environment(service, project.files)
+        found += problems
+        variables += len(environment) + len(problems)
+        if variables > _MAX_VARIABLES:  # aliases may stand for any number
+            break
     order = {str(path): position for position, path in enumerate(paths)}
     return sorted(found, key=partial(_place, order))
 

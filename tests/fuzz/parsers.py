@@ -16,6 +16,7 @@ from mesh.config.labels.parse import KNOWN_LABELS, LABEL_PREFIXES
 from mesh.config.settings import SETTINGS, environment_variable, parse_settings
 from mesh.model.errors import SettingsError
 from mesh.model.service import Instance
+from mesh.sources.compose.environment import read_environment
 from mesh.sources.compose.links import link_problems
 from mesh.sources.compose.parse import read_compose_project
 from mesh.sources.compose.ports import endpoint_port_problems
@@ -103,6 +104,7 @@ def check_compose(data: bytes) -> None:
     check_shown(read.problems)
     for service in read.services.values():
         check_shown(endpoint_port_problems(service))
+        check_shown(read_environment(service, files)[1])
     check_shown(link_problems(read.services, {}))
 
 

@@ -82,7 +82,8 @@ COMPOSE_FILES = (
     (
         "include: [base.yaml, {path: inc.yaml, env_file: x.env}]\n"
         "services:\n  a:\n    extends: {file: base.yaml, service: b}\n"
-        "    label_file: [l.labels]\n    profiles: [p]\n    links: [b:c]\n  c: {extends: a}\n"
+        "    label_file: [l.labels]\n    env_file: x.env\n    environment: [A, B=$C]\n"
+        "    profiles: [p]\n    links: [b:c]\n  c: {extends: a}\n"
     ),
     (
         "services: {a: {ports: ['1:1'], labels: [mesh.scale=2]}}\n---\nservices:\n  a:\n    ports: !override ['2:2']\n"

@@ -37,6 +37,8 @@ class ComposeProject:
 
     content: ComposeFile
     name: str
+    files: "ReferencedFiles"
+    """Reads further files that they name, within the same bounds."""
     stamps: Mapping[Path, FileStamp | None]
     """The files and those that they name, each with its stamp from before it was read; None if it is missing."""
 
@@ -103,7 +105,7 @@ def load_compose_project(paths: Sequence[Path], env: Mapping[str, str]) -> Compo
     if failures:
         content = ComposeFile(content.project, content.services, (*failures, *content.problems), broken=True)
     name = content.project or project_name(paths[0].absolute().parent.name)
-    return ComposeProject(content, name, {**stamps, **files.stamps})
+    return ComposeProject(content, name, files, {**stamps, **files.stamps})
 
 
 def _dot_env(files: ReferencedFiles, directory: str, env: Mapping[str, str]) -> Mapping[str, str]:

@@ -93,7 +93,7 @@ class _ComposeReader:
         broken, refused = references.broken, set(references.refused)
         services: dict[str, ComposeService] = {}
         try:
-            self._report_unknown("", tree.entries, TOP_LEVEL_KEYS | {"x-endpoints"})
+            self._report_unknown("", tree.entries, TOP_LEVEL_KEYS)
             project = self._project(tree.entries["name"]) if "name" in tree.entries else None
             for name, entry in services_of(tree).items():
                 service = self._service(name, entry)

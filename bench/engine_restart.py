@@ -1,19 +1,22 @@
-"""Failed new connections while the container engine restarts: to a VIP, beside the container's own published port.
+"""New connections while the container engine restarts: to a VIP, beside the container's own published port.
 
     PYTHONPATH=. python bench/engine_restart.py
 
 One engine with its own firewall in a network namespace, the whole daemon with the nftables data plane, one container
 that publishes its port with `docker run -p`, and a client in another namespace. Every 20 ms it opens a connection to
-the VIP and one to the published port at the same time; a connection without an answer within 0.9 s has failed, which is
-before TCP repeats a lost packet. The engine is restarted with live-restore, where the container goes on, and without,
-where it ends and the engine starts it again. Needs root.
+the VIP and one to the published port at the same time. A connection has failed if it is refused, or has no answer
+within 5 s; it is late without an answer within 0.9 s, which is before TCP repeats a lost packet, so that a failed one
+is late too. The engine is restarted with live-restore, where the container goes on, and without, where it ends and the
+engine starts it again. Needs root.
 """
 
 import asyncio
+import math
 import random
 import socket
+import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +28,10 @@ from mesh.testing.netns import Namespace
 from tests.system.docker.engine import Engine, missing
 
 HOST, CLIENT, PUBLISHED = "192.0.2.1", "192.0.2.2", 8082
-EVERY, LOST = 0.02, 0.9
-"""Seconds between two connections to one address, and until one has failed."""
+EVERY, LATE, PATIENCE = 0.02, 0.9, 5.0
+"""Seconds between two connections to one address, until one is late, and until it has failed."""
 QUIET = 2.0
-"""Seconds in which no connection fails: then the restart is over."""
+"""Seconds in which no connection fails or is late: then the restart is over."""
 LONGEST = 60.0
 """Seconds after which a restart that is not over is a failure of the bench."""
 LABELS = {
@@ -39,25 +42,44 @@ LABELS = {
 }
 
 
+WAYS = ("vip", "published")
+
+
 @dataclass
-class Losses:
-    """Connections of one restart, by where they go."""
+class Answers:
+    """The connections of one restart to one address."""
+
+    failed: int = 0
+    late: int = 0
+    back: float = 0.0
+    """When the first connection was answered that was opened after the engine had ended, by the loop's clock."""
+
+
+@dataclass
+class Restart:
+    """The connections of one restart, and when its phases ended."""
 
     opened: int = 0
     """To each of the two."""
-    failed: dict[str, int] = field(default_factory=lambda: {"vip": 0, "published": 0})
+    answers: dict[str, Answers] = field(default_factory=lambda: {way: Answers() for way in WAYS})
+    began: float = 0.0
+    """The loop time at which the engine was told to end, in seconds."""
+    gone: float = 0.0
+    """When it had ended."""
+    over: float | None = None
+    """When it answered again."""
     last: float = 0.0
-    """The loop time of the newest failure, in seconds."""
+    """When the newest failed or late connection was opened."""
 
 
-async def _answers(client: Namespace, where: tuple[str, int]) -> bool:
-    """Whether a new connection is answered in time."""
+async def _answered(client: Namespace, where: tuple[str, int]) -> bool:
+    """Whether a new connection is answered at all."""
     loop = asyncio.get_running_loop()
     with client.entered():
         sock = socket.socket()
     with sock, suppress(OSError, TimeoutError):
         sock.setblocking(False)
-        async with asyncio.timeout(LOST):
+        async with asyncio.timeout(PATIENCE):
             await loop.sock_connect(sock, where)
             await loop.sock_sendall(sock, b"GET / HTTP/1.0\r\n\r\n")
             text = b""
@@ -67,53 +89,77 @@ async def _answers(client: Namespace, where: tuple[str, int]) -> bool:
     return False
 
 
-async def _count(client: Namespace, losses: Losses, name: str, where: tuple[str, int]) -> None:
-    if not await _answers(client, where):
-        losses.failed[name] += 1
-        losses.last = asyncio.get_running_loop().time()
+async def _count(client: Namespace, found: Restart, way: str, where: tuple[str, int]) -> None:
+    loop, answers = asyncio.get_running_loop(), found.answers[way]
+    opened = loop.time()
+    timer = loop.call_later(LATE, lambda: setattr(found, "last", max(found.last, opened)))
+    answered = await _answered(client, where)
+    timer.cancel()
+    if not answered or loop.time() > opened + LATE:
+        answers.failed += not answered
+        answers.late += 1
+        found.last = max(found.last, opened)
+    if answered and 0 < found.gone < opened:
+        answers.back = min(answers.back or math.inf, loop.time())
 
 
-async def restarted(engine: Engine, client: Namespace, vip: str, options: Sequence[str]) -> Losses:
-    """Restart the engine once; returns what failed meanwhile and until nothing fails."""
-    loop, losses = asyncio.get_running_loop(), Losses()
+async def restarted(engine: Engine, client: Namespace, vip: str, options: Sequence[str]) -> Restart:
+    """Restart the engine once; returns what became of the connections meanwhile and until all are answered in time."""
+    loop, found = asyncio.get_running_loop(), Restart()
     targets = {"vip": (vip, 80), "published": (HOST, PUBLISHED)}
-    losses.last = began = loop.time()
-    over: float | None = None
+    found.last = start = loop.time()
     async with asyncio.TaskGroup() as tasks:
 
         async def restart() -> None:
-            nonlocal over
             await asyncio.sleep(0.5)
+            found.began = loop.time()
             await asyncio.to_thread(engine.end)
+            found.gone = loop.time()
             await asyncio.to_thread(engine.start, *options)
-            over = loop.time()
+            found.over = loop.time()
 
         tasks.create_task(restart())
-        while over is None or loop.time() < max(over, losses.last) + QUIET:
-            assert loop.time() < began + LONGEST, f"{losses} after {LONGEST} s"
-            losses.opened += 1
-            for name in random.sample(list(targets), 2):
-                tasks.create_task(_count(client, losses, name, targets[name]))
+        while found.over is None or loop.time() < max(found.over, found.last) + QUIET:
+            assert loop.time() < start + LONGEST, f"{found} after {LONGEST} s"
+            found.opened += 1
+            for way in random.sample(WAYS, 2):
+                tasks.create_task(_count(client, found, way, targets[way]))
             await asyncio.sleep(EVERY)
-    return losses
+    return found
 
 
-async def _mode(engine: Engine, client: Namespace, worker: Mesh, options: Sequence[str], rounds: int) -> Row:
-    found = [await restarted(engine, client, await worker.vip(), options) for _ in range(rounds)]
-    lost, beside = (sum(losses.failed[name] for losses in found) for name in ("vip", "published"))
-    opened = sum(losses.opened for losses in found)
+def _compared(what: str, restarts: Sequence[Restart], count: Callable[[Answers], int]) -> Row:
+    opened = sum(each.opened for each in restarts)
+    ours, peer = ([count(each.answers[way]) for each in restarts] for way in WAYS)
     # One more on either side: a round without a failure has no ratio.
-    _, spread = ratio(*([losses.failed[name] + 1 for losses in found] for name in ("vip", "published")))
-    way = "with live-restore" if options else "without live-restore"
-    return Row(
-        f"failed new connections in {rounds} restarts of the engine {way}, VIP beside published port",
-        f"{lost} of {opened}",
-        f"{beside} of {opened}",
-        lost / beside if beside else float(lost > 0),
-        spread,
-        "<= 1",
-        lost <= beside,
+    _, spread = ratio([each + 1 for each in ours], [each + 1 for each in peer])
+    total = sum(ours) / sum(peer) if any(peer) else float(any(ours))
+    return Row(what, f"{sum(ours)} of {opened}", f"{sum(peer)} of {opened}", total, spread, "<= 1", total <= 1)
+
+
+async def _mode(engine: Engine, client: Namespace, worker: Mesh, options: Sequence[str], rounds: int) -> Sequence[Row]:
+    restarts = []
+    for _ in range(rounds):
+        restarts.append(await restarted(engine, client, await worker.vip(), options))
+        await worker.serving("web")
+    way = (
+        f"in {rounds} restarts of the engine {'with' if options else 'without'} live-restore, VIP beside published port"
     )
+    rows = [
+        _compared(f"failed new connections {way}", restarts, lambda answers: answers.failed),
+        _compared(f"failed or late ones {way}", restarts, lambda answers: answers.late),
+    ]
+    if not options:
+        ours, peer = ([each.answers[name].back - each.began for each in restarts] for name in WAYS)
+        gone, over = (
+            statistics.median(moment - each.began for moment, each in zip(moments, restarts, strict=True))
+            for moments in ([each.gone for each in restarts], [each.over or 0.0 for each in restarts])
+        )
+        text = f"the first answer; the engine was gone after {gone:.2f} s, and answered after {over:.2f} s"
+        shown = [f"{statistics.median(seconds):.2f} s" for seconds in (ours, peer)]
+        median, spread = ratio(ours, peer)
+        rows.append(Row(text, shown[0], shown[1], median, spread, "", met=True))
+    return rows
 
 
 async def measured(engine: Engine, client: Namespace, directory: Path, rounds: int) -> list[Row]:
@@ -123,11 +169,11 @@ async def measured(engine: Engine, client: Namespace, directory: Path, rounds: i
     await asyncio.to_thread(engine.run, "web", *options, labels=LABELS)
     async with mesh(engine, directory) as worker:
         await worker.serving("web")
-        rows = [await _mode(engine, client, worker, ("--live-restore",), rounds)]
+        rows = [*await _mode(engine, client, worker, ("--live-restore",), rounds)]
         await asyncio.to_thread(engine.end)
         await asyncio.to_thread(engine.start)
         await worker.serving("web")
-        rows.append(await _mode(engine, client, worker, (), rounds))
+        rows += await _mode(engine, client, worker, (), rounds)
     return rows
 
 

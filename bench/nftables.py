@@ -14,6 +14,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from functools import partial
+from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import uvloop
 from ipvs import POOL, NoVips, table
@@ -22,6 +24,7 @@ from ipvs_traffic import BACKEND, CONNECTIONS, PORT, connections, network, with_
 from harness import MissingError, Row, main, need, ratio
 from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.nftables import NftablesDataPlane, unavailable_reason
+from mesh.dataplane.nftables.traffic_counters import COUNTER_TABLE
 from mesh.dataplane.operations import EditRealServer
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey
@@ -29,6 +32,8 @@ from mesh.testing.netns import Namespace
 
 TURNS = 10
 """Changes of one endpoint in a round."""
+FEW_CONNECTIONS = 50
+"""Connections in one measurement of CPU."""
 OURS = ["table", "ip", "vipmesh_lb"]
 
 
@@ -150,6 +155,48 @@ def traffic(rounds: int, sizes: Sequence[int]) -> list[Row]:
     return rows
 
 
+def counting(rounds: int, size: int) -> list[Row]:
+    """CPU of a connection through a VIP, client and backend together: with counters beside without, in random order."""
+    with network() as (client, server):
+        wanted = with_backend(table(size, 10))
+        (vip,) = wanted.vips
+        spent: dict[bool, list[float]] = {True: [], False: []}
+        asyncio.run(_with_vip(wanted))
+        for _ in range(rounds * 5):
+            for counted in random.sample([True, False], 2):
+                if counted:
+                    asyncio.run(_count())
+                else:
+                    nft("delete", "table", "ip", COUNTER_TABLE)
+                with client.entered():
+                    connections((vip, 80), 20)  # the first ones fill caches
+                    # The quickest of many short runs: whatever else the machine does only adds to them.
+                    spent[counted].append(min(_cpu_of_connection((vip, 80), server) for _ in range(8)))
+                asyncio.run(_count())
+    middle, spread = ratio(spent[True], spent[False])
+    ours, peer = (f"{statistics.median(spent[counted]) * 1e6:.0f} us" for counted in (True, False))
+    name = f"nftables: CPU of a connection among {size}, counted beside uncounted"
+    return [Row(name, ours, peer, middle, spread, "<= 1.05", middle <= 1.05)]
+
+
+def _cpu_of_connection(target: tuple[str, int], server: BaseProcess) -> float:
+    """Seconds of CPU for one connection, from several."""
+    start = _run_time(os.getpid(), server.pid)
+    connections(target, FEW_CONNECTIONS)
+    return (_run_time(os.getpid(), server.pid) - start) / FEW_CONNECTIONS
+
+
+def _run_time(*processes: int | None) -> float:
+    """Seconds that these processes ran, with the packets that the kernel forwards meanwhile (proc_pid_schedstat(5))."""
+    return sum(int(Path(f"/proc/{process}/schedstat").read_text().split()[0]) for process in processes) / 1e9
+
+
+async def _count() -> None:
+    plane = NftablesDataPlane(POOL, NoVips())
+    assert await plane.traffic()
+    await plane.close()
+
+
 async def _with_vip(wanted: Table) -> None:
     interface = MeshInterface()
     plane = NftablesDataPlane(POOL, interface)
@@ -177,6 +224,8 @@ def run(quick: bool) -> Sequence[Row]:
         rows += one_change(rounds, (10, services))
     with closing(Namespace()) as there, there.entered():
         rows += traffic(rounds, (1, services))
+    with closing(Namespace()) as there, there.entered():
+        rows += counting(rounds, services)
     return rows
 
 

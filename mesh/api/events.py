@@ -27,8 +27,8 @@ class EventInput:
     """When it was taken, in seconds of a monotonic clock."""
     traffic: Mapping[VirtualKey, TrafficCounters] = field(default_factory=dict)
     """The traffic of each virtual server; empty if the data plane does not count it."""
-    connections: Mapping[BackendKey, int] = field(default_factory=dict)
-    """The number of established connections of each real server, where it can be counted."""
+    connections: Mapping[BackendKey, int] | None = field(default_factory=dict)
+    """The number of established connections of each real server; None if the data plane cannot be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ def changed_events(before: WatcherState, now: WatcherState) -> Iterator[StatusEv
 def traffic_event(before: WatcherState | None, moment: EventInput) -> TrafficEvent:
     """Return the traffic now, with rates per second since `before`; there are no rates if that is None."""
     plan = moment.observed.plan
-    counts = _by_server(moment.connections)
+    counts = connections_by_server(moment.connections or {})
     earlier, seconds = (before.traffic, moment.at - before.at) if before is not None else ({}, 0.0)
     services = []
     for owner, part in plan.parts.items() if plan is not None else ():
@@ -156,7 +156,7 @@ def traffic_event(before: WatcherState | None, moment: EventInput) -> TrafficEve
     )
 
 
-def _by_server(connections: Mapping[BackendKey, int]) -> Mapping[VirtualKey, Mapping[RealKey, int]]:
+def connections_by_server(connections: Mapping[BackendKey, int]) -> Mapping[VirtualKey, Mapping[RealKey, int]]:
     """Group the connection counts by virtual server, without zeros."""
     found: dict[VirtualKey, dict[RealKey, int]] = {}
     for (virtual, real), count in connections.items():

@@ -2,17 +2,31 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
 
 from mesh.control.arrival import Arrivals, describe_network
-from mesh.control.planner import Plan, has_virtual_servers
+from mesh.control.planner import Plan, has_virtual_servers, programmed_reals
 from mesh.control.snapshot import WorkerSnapshot
-from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, health_status
-from mesh.model.eligibility import endpoint_verdict, held_names, serves, vip_of
-from mesh.model.problem import Notices
-from mesh.model.service import Address, Name
-from mesh.model.table import VirtualKey
+from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, health_status, utc_time
+from mesh.model.eligibility import endpoint_verdict, held_names, real_keys, serves, vip_of
+from mesh.model.errors import CodedText
+from mesh.model.problem import Notices, Severity
+from mesh.model.service import Address, EndpointKey, Name, Service, WeightOrigin
+from mesh.model.table import RealKey, Table, VirtualKey
 from mesh.model.view import ClusterView
+
+
+class StatusDetail(Enum):
+    """How much of what changes all the time a status has."""
+
+    EVENTS = "events"
+    """Nothing of it, so that two statuses differ only where something has happened."""
+    TABLE = "table"
+    """The time of each endpoint's last check, and the connections."""
+    FULL = "full"
+    """That, the last verdicts on each endpoint, and the counts of the prober."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +41,7 @@ class EndpointStatus:
     port: int | None
     """Where it is reached; None for the container port itself."""
     weight: int
-    """Its weight, from its labels."""
+    """The weight that counts; `weight_from` says where it comes from."""
     release: str | None
     """The release that its label names; None without one."""
     health: str
@@ -48,6 +62,16 @@ class EndpointStatus:
     """Whether it is held back although it answers, since it has failed and recovered too often."""
     verdicts: tuple[VerdictStatus, ...] = ()
     """Its last checks by this worker, up to ten, oldest first."""
+    weight_from: str = "label"
+    """`label`, also without one, or `operator` if one requested it with `vipmesh weight`."""
+    programming: bool = False
+    """Whether it is about to serve: it may, and the data plane does not have it yet."""
+    since: str | None = None
+    """Since when this worker has seen its health and its drain as they are, in UTC: `2026-11-23T16:15:41+00:00`."""
+    last_probe_at: str | None = None
+    """When the last check ended, in the same form; None if this worker has not probed it, and in events."""
+    connections: int | None = None
+    """The connections to it through this worker; None where the data plane cannot count them, and in events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +102,24 @@ class WorkerRow:
     name: str
     endpoints: int
     """The number of endpoints that it runs."""
+    admin: str | None = None
+    """`ADDRESS:PORT` of its admin API with TLS, as it says itself; None if it publishes none."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusNotice:
+    """One current condition of the worker, with its code."""
+
+    kind: str
+    """`problem`, `failure`, `frozen` or `suspicion`: the list of the status that has its text."""
+    level: str
+    """`error` or `warning`. What does not answer or was refused is an error; a suspicion is a warning."""
+    code: str
+    """Its code, which `docs/errors.md` explains."""
+    text: str
+    """The line that a user reads, without the code."""
+    owner: str | None = None
+    """The service that it is about, `project/service`; None if it is about none, or about several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,54 +154,92 @@ class WorkerStatus:
     """The groups in which so many endpoints fail at once that the verdicts are not followed, one line each."""
     probes: ProbeStatus | None = None
     """The counts of the prober; None in events."""
+    notices: tuple[StatusNotice, ...] = ()
+    """The problems, failures, frozen parts and suspicions with their codes, errors first."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFigures:
+    """What is known beside the view and the health. Begins empty, as in tests and events."""
+
+    programmed: Table | None = None
+    """What the last pass has left in the data plane; None: what was planned."""
+    since: Mapping[EndpointKey, float] = field(default_factory=dict)
+    """Since when each endpoint is in its state, in seconds since 1970."""
+    connections: Mapping[VirtualKey, Mapping[RealKey, int]] | None = None
+    """The connections of each real server, by virtual server; None if they are not known."""
 
 
 def service_statuses(
-    view: ClusterView, known: HealthStatus, planned: Plan, arrivals: Arrivals | None = None
+    view: ClusterView,
+    known: HealthStatus,
+    planned: Plan,
+    arrivals: Arrivals | None = None,
+    live: LiveFigures | None = None,
 ) -> tuple[ServiceStatus, ...]:
     """Return the status of each service, sorted by name. `arrivals`: None if nothing was observed."""
     unreached = {} if arrivals is None else _not_arriving(arrivals)
-    found = []
+    live = live if live is not None else LiveFigures()
     at: dict[Address, list[VirtualKey]] = {}
     for key in planned.table.virtual_servers:
         at.setdefault(key.address, []).append(key)
+    found = []
     for service in view.services:
         vip = vip_of(service, view)
         keys = at.get(vip, []) if vip is not None else []
-        is_served = has_virtual_servers(planned, service.owner)
-        rows = tuple(
-            EndpointStatus(
-                id=endpoint.id,
-                worker=endpoint.worker,
-                address=endpoint.address,
-                port=endpoint.port,
-                weight=endpoint.weight,
-                release=endpoint.release,
-                health=endpoint_verdict(service, endpoint, known.health) or "not probed",
-                serving=vip is not None and is_served and serves(service, endpoint, vip, known.traffic),
-                last_probe=known.last.get(endpoint.key),
-                drain=endpoint.drain,
-                name=endpoint.name,
-                kept=endpoint.key in known.kept,
-                held_back=endpoint.key in known.held_back,
-                verdicts=known.verdicts.get(endpoint.key, ()),
-            )
-            for endpoint in (view.groups[service.owner].endpoints if service.owner in view.groups else ())
-        )
-        names = held_names(service, view) if vip else ()
         found.append(
             ServiceStatus(
                 service.name,
                 service.owner,
                 vip,
-                names,
+                held_names(service, view) if vip else (),
                 tuple(str(key) for key in sorted(keys)),
-                rows,
+                tuple(_endpoint_rows(service, view, known, planned, live)),
                 unreached.get(service.owner, ()),
                 _published(planned, service.owner),
             )
         )
     return tuple(sorted(found, key=lambda row: (row.name, row.owner)))
+
+
+def _endpoint_rows(
+    service: Service, view: ClusterView, known: HealthStatus, planned: Plan, live: LiveFigures
+) -> Iterator[EndpointStatus]:
+    vip = vip_of(service, view)
+    group = view.groups[service.owner].endpoints if service.owner in view.groups else ()
+    is_served = vip is not None and has_virtual_servers(planned, service.owner)
+    there = programmed_reals(planned, service.owner, live.programmed) if is_served else frozenset()
+    part = planned.parts.get(service.owner)
+    busy = (
+        [live.connections[key] for key in part.served if key in live.connections] if part and live.connections else []
+    )
+    for endpoint in group:
+        may_serve = is_served and vip is not None and serves(service, endpoint, vip, known.traffic)
+        reals = real_keys(service, endpoint) if may_serve or busy else ()
+        serving = may_serve and not there.isdisjoint(reals)
+        yield EndpointStatus(
+            id=endpoint.id,
+            worker=endpoint.worker,
+            address=endpoint.address,
+            port=endpoint.port,
+            weight=endpoint.weight,
+            release=endpoint.release,
+            health=endpoint_verdict(service, endpoint, known.health) or "not probed",
+            serving=serving,
+            last_probe=known.last.get(endpoint.key),
+            drain=endpoint.drain,
+            name=endpoint.name,
+            kept=endpoint.key in known.kept,
+            held_back=endpoint.key in known.held_back,
+            verdicts=known.verdicts.get(endpoint.key, ()),
+            weight_from=endpoint.weight_from.value,
+            programming=may_serve and not serving,
+            since=None if (since := live.since.get(endpoint.key)) is None else utc_time(int(since)),
+            last_probe_at=known.last_at.get(endpoint.key),
+            connections=(
+                None if live.connections is None else sum(server.get(real, 0) for server in busy for real in reals)
+            ),
+        )
 
 
 def _published(planned: Plan, owner: str) -> tuple[str, ...]:
@@ -180,11 +260,16 @@ def _not_arriving(arrivals: Arrivals) -> Mapping[str, tuple[str, ...]]:
     }
 
 
-def worker_rows(own: str, rows: Iterable[ServiceStatus]) -> tuple[WorkerRow, ...]:
-    """Return the number of endpoints of each worker, including the own one, from the rows of all services."""
+def worker_rows(
+    own: str, rows: Iterable[ServiceStatus], admin: Mapping[str, RealKey] = MappingProxyType({})
+) -> tuple[WorkerRow, ...]:
+    """Return each worker that runs endpoints, and the own one, from the rows of all services. `admin` says where their
+    admin APIs are.
+    """
     found = Counter({own: 0})
     found.update(endpoint.worker for row in rows for endpoint in row.endpoints)
-    return tuple(WorkerRow(name, endpoints) for name, endpoints in sorted(found.items()))
+    at = {name: str(address) for name, address in admin.items()}
+    return tuple(WorkerRow(name, endpoints, at.get(name)) for name, endpoints in sorted(found.items()))
 
 
 def render_status(status: WorkerStatus, notices: Notices) -> str:
@@ -249,6 +334,8 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
     port = f":{endpoint.port}" if endpoint.port is not None else ""
     mark = "->" if endpoint.serving else "x "
     words = [f"{mark} {address + port:<24} {endpoint.health:<10} weight {endpoint.weight}"]
+    if endpoint.weight_from == WeightOrigin.OPERATOR:
+        words.append("set by an operator")
     if endpoint.name:
         words.append(endpoint.name)
     if endpoint.kept:
@@ -264,18 +351,28 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
     return "  ".join(words)
 
 
-def worker_status(observed: WorkerSnapshot, *, in_detail: bool = False) -> WorkerStatus:
-    """Return the status of a worker.
+def worker_status(
+    observed: WorkerSnapshot,
+    detail: StatusDetail = StatusDetail.EVENTS,
+    connections: Mapping[VirtualKey, Mapping[RealKey, int]] | None = None,
+) -> WorkerStatus:
+    """Return the status of a worker. `connections` of each real server by virtual server; None if they are not known.
 
-    With `in_detail`, it includes the last verdicts of each endpoint and the counts of the prober, which change all the
-    time.
+    What changes all the time is in it as far as `detail` says.
     """
     facts, effective = observed.facts, observed.effective()
     found: tuple[ServiceStatus, ...] = ()
     if effective is not None and observed.plan is not None:
         view = effective.known
-        seen = health_status(observed.health(view), effective.traffic.health, observed.judged, in_detail=in_detail)
-        found = service_statuses(view, seen, observed.plan, observed.arrivals)
+        seen = health_status(
+            observed.health(view),
+            effective.traffic.health,
+            observed.judged,
+            timed=detail is not StatusDetail.EVENTS,
+            in_detail=detail is StatusDetail.FULL,
+        )
+        live = LiveFigures(observed.programmed, observed.since, connections)
+        found = service_statuses(view, seen, observed.plan, observed.arrivals, live)
     return WorkerStatus(
         version=facts.version,
         worker=facts.worker,
@@ -289,10 +386,27 @@ def worker_status(observed: WorkerSnapshot, *, in_detail: bool = False) -> Worke
         repairs=observed.repairs,
         digest=observed.digest,
         suspicions=tuple(map(str, observed.judged.suspicions)),
-        probes=observed.judged.probes if in_detail else None,
+        probes=observed.judged.probes if detail is StatusDetail.FULL else None,
         store=facts.store,
-        workers=worker_rows(facts.worker, found),
+        workers=worker_rows(facts.worker, found, observed.admin_addresses),
+        notices=status_notices(notices(observed)),
     )
+
+
+def status_notices(messages: Notices) -> tuple[StatusNotice, ...]:
+    """Return all messages as the JSON form has them: errors first."""
+    found = [
+        StatusNotice("problem", each.severity.value, each.code.value, str(each), each.owner)
+        for each in messages.problems
+    ]
+    coded: tuple[tuple[str, Severity, tuple[CodedText, ...]], ...] = (
+        ("failure", Severity.ERROR, messages.failures),
+        ("frozen", Severity.ERROR, messages.frozen),
+        ("suspicion", Severity.WARNING, messages.suspicions),
+    )
+    for kind, level, texts in coded:
+        found += [StatusNotice(kind, level.value, str(each.code), each.text) for each in texts]
+    return tuple(sorted(found, key=lambda notice: notice.level != Severity.ERROR))
 
 
 def notices(observed: WorkerSnapshot) -> Notices:

@@ -7,7 +7,6 @@ worker whose settings are on this host.
 
 import argparse
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,13 +60,13 @@ class AdminAccess:
     """The key of `cert`; None if it is in the same file."""
     own_cert: Path | None = None
     """The certificate of the worker of this host, which must be the one that it shows; None for another worker."""
+    worker: str | None = None
+    """The worker that its certificate must name, whatever its address is; None for a certificate of its address."""
 
 
 def find_access(options: argparse.Namespace, environment: Mapping[str, str]) -> AdminAccess:
     """Return which admin API the options, the environment or a context name. Raises `SettingsError`."""
-    given = {key: getattr(options, key, None) or environment.get(CLIENT_VARIABLES[key]) or None for key in _KEYS}
-    for key, value in _context(options, environment, given["admin"] is not None).items():
-        given[key] = given[key] or value
+    given = _given(options, environment)
     written = given["admin"]
     token, ca, cert, private = (None if given[name] is None else Path(str(given[name])) for name in _KEYS[1:])
     own_cert = None
@@ -78,9 +77,38 @@ def find_access(options: argparse.Namespace, environment: Mapping[str, str]) -> 
     address = parse_admin_address(str(written), tls=own_cert is not None)
     if address.socket_path is None and token is None and cert is None:
         token = _settings(options).admin_token_file
-    if getattr(options, "cert", None) is not None and not address.tls:
+    # A verb that asks other workers, too, sends it to those.
+    if getattr(options, "cert", None) is not None and not address.tls and not getattr(options, "elsewhere", False):
         raise _refused("--cert", f"{written} has no TLS, so no certificate is sent; write https://HOST:PORT")
     return AdminAccess(str(written), address, token, ca, cert, private, own_cert if address.tls else None)
+
+
+def find_access_to(
+    worker: str, published: str, options: argparse.Namespace, environment: Mapping[str, str]
+) -> AdminAccess | None:
+    """Return how this client asks another worker with credentials of its own; None if it has none.
+
+    `published` is the address that the worker has published, so its certificate must name the worker. The credentials
+    in the settings of this host are those of its own worker, and go nowhere else. Raises `SettingsError`.
+    """
+    given = _given(options, environment)
+    token, ca, cert, private = (None if given[name] is None else Path(str(given[name])) for name in _KEYS[1:])
+    if token is None and cert is None:
+        return None
+    if ca is None and given["admin"] is None:
+        ca = _settings(options).admin_client_ca  # who signs for this cluster
+    address = parse_admin_address(published, tls=True)
+    if not address.tls:
+        raise _refused(f"worker {worker}", f"its admin API at {published} has no TLS; set [admin] cert there")
+    return AdminAccess(published, address, token, ca, cert, private, worker=worker)
+
+
+def _given(options: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the options, the environment or a context have of each key. Raises `SettingsError`."""
+    given = {key: getattr(options, key, None) or environment.get(CLIENT_VARIABLES[key]) or None for key in _KEYS}
+    for key, value in _context(options, environment, given["admin"] is not None).items():
+        given[key] = given[key] or value
+    return given
 
 
 def parse_admin_address(written: str, *, tls: bool = False) -> AdminAddress:
@@ -157,6 +185,8 @@ def _context_file(environment: Mapping[str, str]) -> Path | None:
 
 
 def _read_contexts(file: Path) -> Mapping[str, Any]:
+    import tomllib  # here alone: most commands read no contexts
+
     try:
         read = tomllib.loads(read_regular_file(file).decode())
     except (OSError, ValueError, RecursionError) as error:

@@ -10,6 +10,7 @@ from mesh.cli.settings import load_settings
 from mesh.config.name_policy import name_policy
 from mesh.config.settings import secret_files, secrets_in_clear
 from mesh.model.problem import Severity
+from mesh.sources.compose.limits import compose_limits
 from mesh.util.regular_file import world_readable
 
 
@@ -20,7 +21,13 @@ def check(options: argparse.Namespace) -> int:
     problems = [
         *secrets_in_clear(known),
         *(problem for file, problem in secret_files(known).items() if file in readable),
-        *check_files(options.files, os.environ, pool=known.vip_pool, policy=name_policy(known)),
+        *check_files(
+            options.files,
+            os.environ,
+            pool=known.vip_pool,
+            policy=name_policy(known),
+            limits=compose_limits(known),
+        ),
     ]
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     if options.json:

@@ -5,11 +5,13 @@ import http.client
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 from mesh.cli.access import AdminAccess, find_access, read_token
 from mesh.model.codes import Code
+from mesh.model.credential import CertificateHolder, parse_holder
 from mesh.model.errors import MeshError
 
 if TYPE_CHECKING:
@@ -23,7 +25,10 @@ MAX_RESPONSE_BYTES = 256 << 20
 """The most bytes of a response."""
 MAX_REASON = 1000
 """The most characters of an error that a response explains."""
+MAX_LINE_BYTES = 1 << 20
+"""The most bytes of a line of a response, and of the response to an action."""
 _JSON = "application/json"
+_LINES = "application/x-ndjson"
 
 
 class DaemonUnreachableError(MeshError):
@@ -42,9 +47,9 @@ class Reply(NamedTuple):
 class AdminClient:
     """Sends requests to the daemon that the options, the environment, a context or the settings name."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        """Raises `SettingsError`."""
-        self._access = find_access(options, os.environ)
+    def __init__(self, options: argparse.Namespace, access: AdminAccess | None = None) -> None:
+        """`access` replaces what the options name; None for that. Raises `SettingsError`."""
+        self._access = find_access(options, os.environ) if access is None else access
         self.listen = self._access.written
         """The address, for messages."""
         self._headers = self._proof()
@@ -84,6 +89,34 @@ class AdminClient:
         finally:
             connection.close()
 
+    def act(
+        self, path: str, given: Mapping[str, Any], timeout: float, told: Callable[[int | None], None]
+    ) -> tuple[Mapping[str, Any], str | None]:
+        """Return the response to a POST of `given`, and its code, which a refusal has.
+
+        `told` is called with the number of connections left while an endpoint drains, None if they are not counted.
+        `timeout` is in seconds. Raises `DaemonUnreachableError`.
+        """
+        connection = self._connection(timeout)
+        try:
+            headers = {"Accept": f"{_LINES}, {_JSON}", "Content-Type": _JSON, **self._headers}
+            connection.request("POST", path, json.dumps(given), headers)
+            answer = connection.getresponse()
+            if answer.status not in (http.client.OK, http.client.CONFLICT):
+                raise _refusal(self.listen, answer)
+            if answer.headers.get_content_type() == _JSON:
+                return json.loads(answer.read(MAX_LINE_BYTES)), answer.headers.get("Vipmesh-Code")
+            while line := answer.readline(MAX_LINE_BYTES):
+                document = json.loads(line)
+                if "connections" not in document:
+                    return document, document.get("code")
+                told(document["connections"])
+            raise http.client.HTTPException("the response is not complete")
+        except (OSError, http.client.HTTPException, ValueError, TypeError) as error:
+            raise self._failure(error) from error
+        finally:
+            connection.close()
+
     def follow(self, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Yield name and data of each server-sent event.
 
@@ -115,6 +148,8 @@ class AdminClient:
         address = self._access.address
         if address.socket_path is not None:
             return _UnixHttpConnection(address.socket_path, timeout)
+        if self._tls is not None and self._access.worker is not None:
+            return _WorkerHttpsConnection(address.host, address.port, timeout, self._tls, self._access.worker)
         if self._tls is not None:
             return http.client.HTTPSConnection(address.host, address.port, timeout=timeout, context=self._tls)
         return http.client.HTTPConnection(address.host, address.port, timeout=timeout)
@@ -168,6 +203,12 @@ class AdminClient:
         return tls
 
 
+def path_of(options: argparse.Namespace, what: str) -> str:
+    """Return the path of what is asked: below `/v1/`, of the worker that is named with `--worker` if one is."""
+    worker = getattr(options, "worker", None)
+    return f"/v1/{what}" if worker is None else f"/v1/workers/{quote(worker, safe='')}/{what}"
+
+
 def _refusal(listen: str, answer: http.client.HTTPResponse) -> DaemonUnreachableError:
     """Return what a response with an error says."""
     body = answer.read(MAX_REASON * 4)
@@ -180,9 +221,21 @@ def _refusal(listen: str, answer: http.client.HTTPResponse) -> DaemonUnreachable
         return DaemonUnreachableError(Code.ADMIN_UNAUTHORIZED, text)
     known = {str(code): code for code in Code}
     code = known.get(answer.headers.get("Vipmesh-Code", ""), Code.REQUEST_REFUSED)
+    if code in _OF_THE_CHANNEL:
+        return DaemonUnreachableError(code, reason)  # it names the worker that it is about
     return DaemonUnreachableError(code, f"{listen} refuses the request with status {answer.status}: {reason}")
 
 
+_OF_THE_CHANNEL = frozenset(
+    {
+        Code.CHANNEL_WITHOUT_CERTIFICATE,
+        Code.CHANNEL_NO_ADDRESS,
+        Code.CHANNEL_TLS,
+        Code.CHANNEL_REFUSED,
+        Code.CHANNEL_NO_ANSWER,
+    }
+)
+"""Codes of what keeps a worker from asking another one."""
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
 """Reasons of OpenSSL for a server that does not speak TLS."""
 _OTHER_NAME = frozenset({62, 64})
@@ -203,7 +256,11 @@ def _cut_off(access: AdminAccess) -> str:
 
 def _tls_failure(access: AdminAccess, error: "ssl.SSLError") -> str:
     """Return why there is no TLS with a worker, and what to do about it."""
-    code, listen, reason = getattr(error, "verify_code", None), access.written, error.reason or str(error)
+    code, listen, reason = getattr(error, "verify_code", None), access.written, getattr(error, "reason", None)
+    if reason is None:  # what `_WorkerHttpsConnection` raises, too
+        return f"{listen} is not the worker {access.worker}: {error}; give each worker a certificate of its own name"
+    if code in _OTHER_NAME and access.worker is not None:
+        return f"the certificate of {listen} does not name the worker {access.worker}; renew it with this name"
     if code in _OTHER_NAME:
         return f"the certificate of {listen} is for another name; use a name or an address that is in it"
     if code is not None:
@@ -216,6 +273,30 @@ def _tls_failure(access: AdminAccess, error: "ssl.SSLError") -> str:
     if "ALERT" in reason:
         return f"{listen} refuses the certificate {access.cert}: {reason}; use one that its [admin] client_ca signed"
     return f"no TLS with {listen}: {reason}; look at its [admin] cert"
+
+
+class _WorkerHttpsConnection(http.client.HTTPConnection):
+    """HTTP over TLS with a worker whose certificate names it, whatever address it has (RFC 9525)."""
+
+    def __init__(self, host: str, port: int, timeout: float, tls: "ssl.SSLContext", worker: str) -> None:
+        super().__init__(host, port, timeout=timeout)
+        self._context = tls
+        self._worker = worker
+
+    def connect(self) -> None:
+        """Connect, and check the name."""
+        import ssl
+
+        super().connect()
+        sock = self._context.wrap_socket(self.sock, server_hostname=self._worker)
+        # Its DNS names are checked already. It may have further ones, by which hosts are called, so what its URI says
+        # decides if it has one.
+        found = (sock.getpeercert() or {}).get("subjectAltName", ())
+        holder = parse_holder(str(name[1]) for name in found if name[0] == "URI")
+        if holder is not None and holder != CertificateHolder(self._worker, is_worker=True):
+            sock.close()
+            raise ssl.SSLCertVerificationError(1, f"the certificate is that of {holder.uri}")
+        self.sock = sock
 
 
 class _UnixHttpConnection(http.client.HTTPConnection):

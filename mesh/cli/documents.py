@@ -18,8 +18,21 @@ class FailureDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOutDocument:
+    """An endpoint of another worker to which nothing was done."""
+
+    endpoint: str
+    worker: str
+    """The worker that runs it."""
+    reason: str
+    """Why, and how to change that."""
+    code: str
+    """The code of the reason, which `docs/errors.md` explains."""
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeDocument:
-    """The result of `drain`, `maintenance`, `undrain` or `stop`."""
+    """The result of `drain`, `maintenance`, `undrain`, `stop` or `weight`."""
 
     verb: str
     done: tuple[str, ...]
@@ -28,6 +41,8 @@ class ChangeDocument:
     """Why the next endpoint was refused, which also ended the verb; None if all were changed."""
     code: str | None = None
     """The code of the error, which `docs/errors.md` explains."""
+    left_out: tuple[LeftOutDocument, ...] = ()
+    """The endpoints of other workers that were left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,42 @@ class ClaimChangeDocument:
     """Why the next claim was refused, which also ended the verb; None if all were changed."""
     code: str | None = None
     """The code of the error, which `docs/errors.md` explains."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRemovalDocument:
+    """The result of `workers remove`."""
+
+    worker: str
+    records: int
+    """The number of records that were removed from the store."""
+    revoked: str | None
+    """The file that lists its certificate as revoked; None if it was not revoked where the command runs."""
+    lines: tuple[str, ...]
+    """What is left to type."""
+    error: str | None = None
+    """Why its certificate could not be revoked; None if it was, or if there are no certificates."""
+    code: str | None = None
+    """The code of the error, which `docs/errors.md` explains."""
+
+
+@dataclass(frozen=True, slots=True)
+class SupportPartDocument:
+    """A file in the archive of `support`."""
+
+    name: str
+    bytes: int
+    missing: str | None = None
+    """Why it is not there or not whole; None if it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class SupportDocument:
+    """The result of `support`."""
+
+    file: str
+    parts: tuple[SupportPartDocument, ...]
+    """Every file in the archive, and those that are missing."""
 
 
 @dataclass(frozen=True, slots=True)

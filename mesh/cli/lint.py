@@ -16,36 +16,41 @@ from mesh.config.name_policy import NamePolicy
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Name, PortPublication, Route, Service
-from mesh.sources.compose.environment import read_environment
+from mesh.sources.compose.environment import EnvironmentReader
 from mesh.sources.compose.files import load_compose_project
+from mesh.sources.compose.limits import DEFAULT_LIMITS, ComposeBudget, ComposeLimits, ComposeProblems
 from mesh.sources.compose.links import link_problems
 from mesh.sources.compose.model import ComposeFile, ComposeService
 from mesh.sources.compose.ports import endpoint_port_problems, scale_problems
 
-_MAX_VARIABLES = 200_000
-"""Environment entries that are looked at."""
 _WHERE = re.compile(r"(.*?)(?::(\d+))?(?::\d+)?", re.DOTALL)
 
 
 def check_files(
-    paths: Sequence[Path], env: Mapping[str, str], *, policy: NamePolicy, pool: Pool | None = None
+    paths: Sequence[Path],
+    env: Mapping[str, str],
+    *,
+    policy: NamePolicy,
+    pool: Pool | None = None,
+    limits: ComposeLimits = DEFAULT_LIMITS,
 ) -> list[Problem]:
     """Return every problem of a project, in order of `paths` and then of lines; each has `where`.
 
     Problems of other files, which these name, come last.
 
     `env` supplies the variables, the domain of `policy` completes bare names, and fixed VIPs must lie in `pool` unless
-    it is None.
+    it is None. `limits` bounds each file.
     """
-    project = load_compose_project(paths, env)
+    project = load_compose_project(paths, env, limits)
     found = [*project.content.problems, *_check_services(project.content, project.name, policy, pool)]
-    variables = 0
+    budget = ComposeBudget(limits, len(paths))
+    reader, of_environment = EnvironmentReader(project.files, budget), ComposeProblems(limits.problems)
     for service in project.content.services.values():
-        environment, problems = read_environment(service, project.files)
-        found += problems
-        variables += len(environment) + len(problems)
-        if variables > _MAX_VARIABLES:  # aliases may stand for any number
+        for problem in reader.read(service)[1]:
+            of_environment.add(problem)
+        if budget.excess is not None:  # aliases may stand for any number
             break
+    found += of_environment.kept(str(paths[0]))
     order = {str(path): position for position, path in enumerate(paths)}
     return sorted(found, key=partial(_place, order))
 

@@ -7,6 +7,8 @@ from mesh import __version__
 
 _MAX_WAIT = 86400
 """The most seconds of `--wait`."""
+_MAX_WEIGHT = 65_535
+"""The largest weight, as in `mesh.model.validation`, which this module does not import."""
 _LEAST_DAYS, _MOST_DAYS = 31, 3650
 """How long a certificate may be valid: longer than the time before its end from which it is renewed."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -30,6 +32,8 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("file", nargs="?", type=Path, help="your own compose file, with x-endpoints on 127.0.0.0/8")
     demo.set_defaults(of="run")
 
+    _add_support(verbs)
+
     check = verbs.add_parser("check", help="report every problem of compose files; exit status 1 if there is an error")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a compose file")
     _config(check, "settings file, for the VIP pool and the cluster domain")
@@ -41,9 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     _json(doctor)
     doctor.set_defaults(of="doctor")
 
-    status = verbs.add_parser("status", help="show the services, endpoints and problems of a running daemon")
-    _asks(status)
-    status.set_defaults(of="status")
+    _add_status(verbs)
 
     top = verbs.add_parser("top", help="show the traffic of each service, updated continuously")
     top.add_argument("--count", type=_count, metavar="N", help="stop after N updates (default: run until interrupted)")
@@ -52,9 +54,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     explain = verbs.add_parser("explain", help="trace where a request goes, and why other endpoints get no traffic")
     explain.add_argument("asked", metavar="NAME|VIP|PORT|CONTAINER", help="or a URL, an endpoint, or PROJECT/SERVICE")
-    _asks(explain)
+    _asks(explain, others=True)
     explain.set_defaults(of="status")
 
+    _add_workers(verbs)
     _add_events(verbs)
 
     test = verbs.add_parser("test", help="send packets to VIPs and published ports, and show where they are lost")
@@ -63,19 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     _asks(test)
     test.set_defaults(of="test")
 
-    for name, does, what in (
-        ("drain", "send no new connections to endpoints, and wait until their last ones have ended", "ENDPOINT"),
-        ("maintenance", "drain endpoints and do not probe them, until `undrain`", "ENDPOINT"),
-        ("undrain", "let endpoints take connections again", "ENDPOINT"),
-        ("stop", "drain containers, then stop them", "CONTAINER"),
-    ):
-        verb = verbs.add_parser(name, help=does)
-        verb.add_argument(
-            "names", nargs="+", metavar=what, help="the name or id of a container, or the id of an endpoint"
-        )
-        _asks(verb)
-        verb.set_defaults(of="drain")
-
+    _add_actions(verbs)
     _add_claims(verbs)
     _cluster(verbs.add_parser("cluster", help="prepare what the workers of a cluster share"))
 
@@ -84,9 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
     _json(teardown)
     teardown.set_defaults(of="run")
 
-    completion = verbs.add_parser("completion", help="print a shell script that completes verbs, options and files")
-    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
-    completion.set_defaults(of="completion")
+    _add_completion(verbs)
     return whole
 
 
@@ -110,13 +99,77 @@ def _cluster(verb: argparse.ArgumentParser) -> None:
     _add_roles(verbs)
 
 
+def _add_status(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    status = verbs.add_parser("status", help="show the services, endpoints and problems of a running daemon")
+    status.add_argument("name", nargs="?", metavar="NAME", help="a service, VIP, endpoint or worker (default: all)")
+    status.add_argument("--problems", action="store_true", help="only what is wrong")
+    status.add_argument("--endpoints", action="store_true", help="the endpoints of all services, with all ports")
+    status.add_argument("--check", action="store_true", help="exit status 3 if something is wrong")
+    status.add_argument("--wait", type=_seconds, metavar="SECONDS", help="until --check would exit with 0")
+    _asks(status, others=True)
+    status.set_defaults(of="status")
+
+
+def _add_completion(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    completion = verbs.add_parser("completion", help="print a shell script that completes verbs, options and names")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    completion.add_argument("--names", nargs=argparse.REMAINDER, metavar="KIND... : WORD...", help=argparse.SUPPRESS)
+    completion.set_defaults(of="completion")
+
+
+def _add_support(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    support = verbs.add_parser("support", help="write an archive with what is needed to find a fault, without secrets")
+    support.add_argument("--output", type=Path, metavar="FILE", help="default: vipmesh-support-HOST-TIME.tar.gz here")
+    support.add_argument("--yes", action="store_true", help="write it without asking")
+    _asks(support)
+    support.set_defaults(of="support")
+
+
 def _add_events(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     events = verbs.add_parser("events", help="show what happened to a service, endpoint, container or worker")
     events.add_argument("name", nargs="?", metavar="NAME", help="as for `explain` (default: everything)")
     events.add_argument("-f", "--follow", action="store_true", help="go on with new events until interrupted")
     events.add_argument("--since", type=_age, metavar="TIME", help="30m, 2h or 7d ago, or a time as 2026-11-30T14:00")
-    _asks(events)
+    _asks(events, others=True)
     events.set_defaults(of="events")
+
+
+def _add_actions(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    for name, does, what in (
+        ("drain", "send no new connections to endpoints, and wait until their last ones have ended", "ENDPOINT"),
+        ("maintenance", "drain endpoints and do not probe them, until `undrain`", "ENDPOINT"),
+        ("undrain", "let endpoints take connections again", "ENDPOINT"),
+        ("stop", "drain containers, then stop them", "CONTAINER"),
+        ("weight", "give an endpoint a weight in place of its label's, until `weight ENDPOINT reset`", "ENDPOINT"),
+    ):
+        verb = verbs.add_parser(name, help=does)
+        named = verb.add_argument("names", nargs=1 if name == "weight" else "+", metavar=what)
+        named.help = (
+            "the name or id of a container, the id of an endpoint, or a service; NAME@WORKER for one of several"
+        )
+        if name == "weight":
+            verb.add_argument(
+                "weight", type=_weight, metavar="N|reset", help=f"0 to {_MAX_WEIGHT}, or that of the label"
+            )
+        if name != "undrain":
+            verb.add_argument("--force", action="store_true", help="even if no endpoint of the service serves then")
+        _asks(verb)
+        verb.set_defaults(of="drain", elsewhere=True)
+
+
+def _add_workers(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    workers = verbs.add_parser("workers", help="list the workers, or remove one that is not trusted any more")
+    _asks(workers)
+    workers.set_defaults(of="workers", action="list")
+    # Options that are left out here keep what was written before `remove`.
+    below = workers.add_subparsers(metavar="remove", dest="action")
+    remove = below.add_parser(
+        "remove", help="revoke its certificate and delete its records", argument_default=argparse.SUPPRESS
+    )
+    remove.add_argument("worker", metavar="WORKER", help="the [node] name of a worker that does not run any more")
+    remove.add_argument("--directory", type=Path, metavar="DIR", help="of `cluster certs` (default: certs)")
+    remove.add_argument("--force", action="store_true", help="even if its daemon is registered")
+    _asks(remove)
 
 
 def _add_claims(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -135,8 +188,10 @@ def _add_roles(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     roles.set_defaults(of="roles")
 
 
-def _asks(verb: argparse.ArgumentParser) -> None:
-    """Add the options of a verb that sends requests to the daemon."""
+def _asks(verb: argparse.ArgumentParser, *, others: bool = False) -> None:
+    """Add the options of a verb that sends requests to the daemon; `others`: also one that looks at another worker."""
+    if others:
+        verb.add_argument("--worker", metavar="WORKER", help="look at this worker, through the one that is asked")
     _config(verb, "the daemon's settings file, for the address of its admin API")
     verb.add_argument("--admin", metavar="ADDRESS", help="the admin API: unix:///PATH, https://HOST:PORT or HOST:PORT")
     verb.add_argument("--context", metavar="NAME", help="the address and the credentials of this name, from a file")
@@ -154,6 +209,15 @@ def _config(verb: argparse.ArgumentParser, what: str) -> None:
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def _weight(text: str) -> int | None:
+    """Return a weight; None for `reset`, which is that of the label."""
+    if text == "reset":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_WEIGHT)) and int(text) <= _MAX_WEIGHT):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number from 0 to {_MAX_WEIGHT} nor reset")
     return int(text)
 
 

@@ -10,7 +10,7 @@ from mesh.config.etcd_url import parse_etcd_url
 from mesh.config.values import parse_host_name
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
-from mesh.store.etcd.roles import role_lines
+from mesh.store.etcd.roles import role_lines, role_name
 
 _SHARED = (CLAIMS_PREFIX, "origin")
 """What every worker writes beside its own records: claims, and the key that says which life of the store it is."""
@@ -33,8 +33,7 @@ def roles(options: argparse.Namespace) -> int:
         except ValueError as error:
             reason = f"{error}; write the [node] name of a worker"
             return report_failure(options, [CodedText(reason, Code.NO_ROLES)])
-        name = f"{prefix.strip('/').replace('/', '-')}-{worker}"
-        lines += role_lines(prefix, name, own_prefixes(worker), _SHARED)
+        lines += role_lines(prefix, role_name(prefix, worker), own_prefixes(worker), _SHARED)
     if options.json:
         print_json(RolesDocument(tuple(lines)))
     else:

@@ -1,15 +1,22 @@
 """Turns the events of the admin API into the table of `vipmesh top`. Pure.
 
 The busiest service comes first, followed by its endpoints that have connections. Lines that do not fit the terminal are
-left out at the end, with a note. Names come from labels: characters that could move the cursor are shown as `?`.
+left out at the end, with a note. In a narrow terminal names are shortened to `web.examp...`, and columns are left out
+whole: no number is ever cut. Names come from labels: characters that could move the cursor are shown as `?`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 _UNITS = ("", "k", "M", "G", "T")
-_COLUMNS = f"{'SERVING':>9} {'CONNECTIONS':>12} {'NEW/s':>8} {'IN/s':>8} {'OUT/s':>8}"
+_CONNECTIONS = 2
+"""The index of the column of connections."""
+_COLUMNS = ("VIP", "SERVING", "CONNECTIONS", "NEW/s", "IN/s", "OUT/s")
+_LEFT_OUT = ((), (0,), (0, 4, 5), (0, 1, 4, 5), (0, 1, 3, 4, 5), tuple(range(len(_COLUMNS))))
+"""Indexes of the columns that are left out, in the order in which they are tried."""
+_NAME = 24
+"""Characters of a name that are worth more than another column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,26 +121,70 @@ class TopBoard:
 def render_top(top: TopSnapshot, columns: int, lines: int) -> list[str]:
     """Return the lines of the table for a terminal of this size, at most `lines` of them."""
     serving, endpoints = sum(row.serving for row in top.services), sum(row.endpoints for row in top.services)
-    flow = f"in {_octets(top.bytes_in)}  out {_octets(top.bytes_out)}"
-    head = [
-        f"{top.worker}  {top.data_plane}  {len(top.services)} services, {serving} of {endpoints} endpoints serving",
-        f"{top.connections} connections  {_rate(top.opened)} new/s  {flow}",
-        "",
-        f"{'SERVICE':<32} {'VIP':<15} {_COLUMNS}",
-    ]
-    body = [line for row in top.services for line in _lines(row)]
-    room = max(1, lines - len(head))
+    services = f"{len(top.services)} services, {serving} of {endpoints} endpoints serving"
+    rates = (f"{_rate(top.opened)} new/s", f"in {_octets(top.bytes_in)}", f"out {_octets(top.bytes_out)}")
+    paragraphs = ((top.worker, top.data_plane, services), (f"{top.connections} connections", *rates))
+    head = [*(line for parts in paragraphs for line in _paragraph(parts, columns)), ""]
+    if len(head) > lines // 2:
+        head = [*(_shortened(_plain("  ".join(parts)), columns) for parts in paragraphs), ""]
+    heading, *body = _table(top.services, columns)
+    room = max(1, lines - len(head) - 1)
     if len(body) > room:
-        body = [*body[: room - 1], f"... {len(body) - room + 1} more lines; enlarge the terminal or use --json"]
-    return [_plain(line)[:columns] for line in (*head, *body)]
+        remedy = "; enlarge the terminal or use --json"
+        note = f"... {len(body) - room + 1} more lines"
+        body = [*body[: room - 1], note + remedy if len(note + remedy) <= columns else note]
+    return [line[:columns] for line in (*head, heading, *body)]
 
 
-def _lines(row: TopRow) -> Iterator[str]:
+def _table(rows: Iterable[TopRow], columns: int) -> list[str]:
+    """Return the heading and the lines of the services, none wider than `columns` unless a number alone is."""
+    lines = [("SERVICE", _COLUMNS), *(line for row in rows for line in _lines(row))]
+    widths = [max(len(cells[index]) for _, cells in lines) for index in range(len(_COLUMNS))]
+    longest = max(len(name) for name, _ in lines)
+    shown: list[int] = []
+    room = columns
+    for left_out in _LEFT_OUT:
+        shown = [index for index in range(len(_COLUMNS)) if index not in left_out]
+        room = columns - sum(widths[index] + 2 for index in shown)
+        if room >= min(longest, _NAME):
+            break
+    name_width = max(0, min(longest, room))
+    return [_line(name, cells, shown, widths, name_width) for name, cells in lines]
+
+
+def _line(name: str, cells: Sequence[str], shown: Sequence[int], widths: Sequence[int], name_width: int) -> str:
+    texts = [f"{_shortened(name, name_width):<{name_width}}"]
+    # A VIP is a text and begins its column; numbers end theirs.
+    texts += [f"{cells[index]:{'>' if index else '<'}{widths[index]}}" for index in shown]
+    return "  ".join(texts).rstrip()
+
+
+def _lines(row: TopRow) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield the name and the cells of a service, and of each of its endpoints that has connections."""
     serving = f"{row.serving} of {row.endpoints}"
-    rates = " ".join(f"{_rate(rate):>8}" for rate in (row.opened, row.bytes_in, row.bytes_out))
-    yield f"{row.name:<32} {row.vip or 'REFUSED':<15} {serving:>9} {row.connections:>12} {rates}"
+    rates = (_rate(rate) for rate in (row.opened, row.bytes_in, row.bytes_out))
+    yield _plain(row.name), (_plain(row.vip or "REFUSED"), serving, str(row.connections), *rates)
     for name, count in sorted(row.busy.items(), key=lambda pair: (-pair[1], pair[0])):
-        yield f"  {name:<56} {count:>12}"
+        cells = [""] * len(_COLUMNS)
+        cells[_CONNECTIONS] = str(count)
+        yield f"  {_plain(name)}", cells
+
+
+def _paragraph(parts: Iterable[str], columns: int) -> list[str]:
+    """Return the parts in as few lines as they fit into; a part that fits into none is shortened."""
+    lines: list[str] = []
+    for part in parts:
+        text = _shortened(_plain(part), columns)
+        if lines and len(lines[-1]) + 2 + len(text) <= columns:
+            lines[-1] += f"  {text}"
+        else:
+            lines.append(text)
+    return lines
+
+
+def _shortened(text: str, width: int) -> str:
+    """Return the text, shortened to `width` characters with dots at its end if it is longer."""
+    return text if len(text) <= width else f"{text[: max(0, width - 3)]}..."[:width]
 
 
 def _rate(rate: float | None) -> str:

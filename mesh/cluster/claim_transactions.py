@@ -16,6 +16,7 @@ from mesh.cluster.claims import (
     GiveUpName,
     MovePort,
     MoveVip,
+    PutBackVip,
     RecordDeclaration,
     RecordOlderNames,
     TakeBackVip,
@@ -93,7 +94,7 @@ async def _claim(store: Store, wish: ClaimRequest) -> bool:
 
 
 async def _pass_on(
-    store: Store, wish: MoveVip | TakeBackVip | TakeOverName | GiveUpName | MovePort | TakeOverPort
+    store: Store, wish: MoveVip | TakeBackVip | PutBackVip | TakeOverName | GiveUpName | MovePort | TakeOverPort
 ) -> bool:
     """Change claims that a service has."""
     match wish:
@@ -105,6 +106,8 @@ async def _pass_on(
             )
         case TakeBackVip(name, address, old_name):
             return await _take_back_vip(store, name, address, old_name)
+        case PutBackVip(name, address, wrong_name):
+            return await _put_back_vip(store, name, address, wrong_name)
         case TakeOverName(name, old_owner, owner):
             return await _change(
                 store, records.encode_name_claim(name, old_owner), records.encode_name_claim(name, owner)
@@ -143,6 +146,26 @@ async def _take_back_vip(store: Store, name: Name, address: Address, old_name: N
     [(by_name, new)] = records.encode_service_claim(name, address).items()
     before[by_name], after[by_name] = None, new
     return await store.change(before, after)
+
+
+async def _put_back_vip(store: Store, name: Name, address: Address, wrong_name: Name) -> bool:
+    """Let the record by address have this name, if all records still say that it has the VIP and the other has not."""
+    there = (await store.read()).records
+    [(by_vip, wrong)] = records.encode_vip_claim(address, wrong_name).items()
+    [(by_name, held)] = records.encode_service_claim(name, address).items()
+    [(by_other, not_held)] = records.encode_service_claim(wrong_name, address).items()
+    before = {key: there.get(key) for key in (by_vip, by_name, by_other)}
+    if not _means(by_name, before[by_name], held) or _means(by_other, before[by_other], not_held):
+        return False
+    right = records.encode_vip_claim(address, name)
+    if _means(by_vip, before[by_vip], right[by_vip]):
+        return True
+    return _means(by_vip, before[by_vip], wrong) and await store.change(before, before | right)
+
+
+def _means(key: str, there: bytes | None, value: bytes) -> bool:
+    """Whether a record has the same meaning as `value`. A newer version may have added fields."""
+    return there is not None and decode_record(key, there) == decode_record(key, value)
 
 
 async def _restore_vip(store: Store, name: Name, vip: Address) -> bool:

@@ -11,14 +11,15 @@ from dataclasses import replace
 from functools import partial
 
 from mesh.cluster.claim_guard import FIRST_PAUSE, ClaimGuard
+from mesh.cluster.claim_rate import ClaimRate
 from mesh.cluster.claim_transactions import claim_all, restore_claims, restore_records
 from mesh.cluster.claim_usage import lost_usage
-from mesh.cluster.claims import ClaimRequest, is_for_owners
+from mesh.cluster.claims import ClaimRequest, PutBackVip, is_for_owners
 from mesh.cluster.ports import ConditionReports, Decide
 from mesh.cluster.records.encode import CLAIMS_PREFIX, build_view
 from mesh.cluster.store_writes import RETRY, StoreWrites
 from mesh.cluster.usage_keeper import UsageKeeper
-from mesh.model.claims import Claims
+from mesh.model.claims import ClaimPace, Claims
 from mesh.model.codes import Code
 from mesh.model.part import DaemonPart
 from mesh.model.service import Name, Service
@@ -39,7 +40,7 @@ REST, LONGEST_REST = 4.0, 1.0
 class Claimer:
     """Decides on every new view what to claim, and claims it in the store; the next snapshot shows what was granted."""
 
-    # 15 attributes: what it decides by, the services and the view that it decides for, and what it has to restore.
+    # 16 attributes: what it decides by, the services and the view that it decides for, and what it has to restore.
 
     def __init__(
         self,
@@ -48,12 +49,17 @@ class Claimer:
         reports: ConditionReports,
         writes: StoreWrites,
         usage: UsageKeeper | None = None,
+        *,
+        pace: ClaimPace | None = None,
     ) -> None:
-        """`usage` measures for how long claims have not been declared; None if nothing does."""
+        """`usage` measures for how long claims have not been declared; None if nothing does. `pace` limits how many
+        claims are made in a time; None: nothing does.
+        """
         self._usage = usage
+        self._rate = ClaimRate(pace)
         self._guard = ClaimGuard()
         self._looking: asyncio.TimerHandle | None = None
-        """Ends the pause before a record is put back again; None if there is none."""
+        """Ends the pause before a record is put back again, or before more is claimed; None if there is none."""
         self._snapshot: StoreSnapshot | None = None
         """The newest snapshot of the store; None until it has answered once."""
         self._store = store
@@ -155,28 +161,43 @@ class Claimer:
     async def _claim(self, seen: ClusterView) -> None:
         timed = seen if self._usage is None else seen.with_claims(replace(seen.claims, lapsed=self._usage.lapsed))
         with self._due.work():
-            wanted, conflicts = await compute(len(seen.services), partial(self._decide, timed))
-        self._reports.found("claims", [*conflicts, *self._guard.problems()])
+            size = len(seen.services) + len(seen.claims.owners)
+            wanted, conflicts = await compute(size, partial(self._decide, timed))
         contested = self._guard.contested
         names = frozenset(service.name for service in seen.services if service.owner in contested)
         wishes = [
             wish for wish in wanted if self._is_own(wish) and not (contested and is_for_owners(wish, contested, names))
         ]
-        all_granted = await claim_all(self._store, wishes) and not contested
-        self._granted_for = (seen.services, seen.claims) if all_granted else None
+        admitted = self._rate.admit(wishes, seen.services, seen.claims, asyncio.get_running_loop().time())
+        self._reports.found("claims", [*conflicts, *self._guard.problems(), *self._rate.problems()])
+        for wish in admitted:
+            if isinstance(wish, PutBackVip):
+                text = "the record of the VIP %s had the name %s; it is put back to %s"
+                log.warning(text, wish.address, wish.wrong_name, wish.name, extra=Code.CLAIM_REWRITTEN.extra)
+        all_granted = await claim_all(self._store, admitted)
+        self._rate.claimed(admitted, seen.services)
+        is_complete = all_granted and not contested and len(admitted) == len(wishes)
+        self._granted_for = (seen.services, seen.claims) if is_complete else None
+        self._look_later()
 
     def _learn(self) -> None:
         if self._snapshot is not None and self._lost is None:
             self._guard.learn(self._view.services, self._view.claims, self._snapshot.records)
 
     async def _put_back(self) -> None:
-        """Put back the records of own claims that were rewritten, as far as that is due, and look again in time."""
+        """Put back the records of own claims that were rewritten, as far as that is due."""
         loop = asyncio.get_running_loop()
         for each in self._guard.restorations(loop.time()):
             log.warning("the claim %s was rewritten; it is put back", each.key, extra=Code.CLAIM_REWRITTEN.extra)
             self._granted_for = None  # so that it is reported
             await self._store.change({each.key: each.there}, {each.key: each.value})
-        pause = self._guard.next_look(loop.time())
+        self._look_later()
+
+    def _look_later(self) -> None:
+        """Decide again when a record is to be put back, or more may be claimed."""
+        loop = asyncio.get_running_loop()
+        pauses = [pause for look in (self._guard, self._rate) if (pause := look.next_look(loop.time())) is not None]
+        pause = min(pauses, default=None)
         if self._looking is not None:
             self._looking.cancel()
         later = bulkhead.callback(self.reconsider)

@@ -119,6 +119,16 @@ class TakeBackVip:
 
 
 @dataclass(frozen=True, slots=True)
+class PutBackVip:
+    """The VIP of a service, whose record by address says the name of another one that has a different VIP, or none."""
+
+    name: Name
+    address: Address
+    wrong_name: Name
+    """The name that the record by address has."""
+
+
+@dataclass(frozen=True, slots=True)
 class RecordOlderNames:
     """The names outside the allowed domains that the cluster serves when it first knows such domains."""
 
@@ -138,6 +148,7 @@ ClaimRequest: TypeAlias = (
     ClaimVip
     | MoveVip
     | TakeBackVip
+    | PutBackVip
     | ClaimName
     | TakeOverName
     | GiveUpName
@@ -190,7 +201,7 @@ def is_for_owners(wish: ClaimRequest, owners: Collection[str], names: Collection
     match wish:
         case ClaimName(_, owner) | TakeOverName(_, _, owner) | GiveUpName(_, owner):
             return owner in owners
-        case ClaimVip() | MoveVip() | TakeBackVip() | ClaimPort() | MovePort() | TakeOverPort():
+        case ClaimVip() | MoveVip() | TakeBackVip() | PutBackVip() | ClaimPort() | MovePort() | TakeOverPort():
             return wish.name in names
         case RecordDeclaration(service, _):
             return service.owner in owners
@@ -205,7 +216,7 @@ def apply_claims(claims: Claims, granted: Iterable[ClaimRequest]) -> Claims:
     declarations = dict(claims.declarations)
     for wish in granted:
         match wish:
-            case ClaimVip(name, address) | MoveVip(name, _, address):
+            case ClaimVip(name, address) | MoveVip(name, _, address) | PutBackVip(name, address, _):
                 vips[name] = address
                 holders[address] = name
             case ClaimName(name, owner) | TakeOverName(name, _, owner):
@@ -248,15 +259,24 @@ def claims_in_force(claims: Claims, pool: Network, policy: NamePolicy = EVERY_NA
     without names that the policy refuses; the same object if there are none. The result may be programmed;
     `plan_claims` reports the rest.
     """
-    holders = claims.holders
+    holders = _vip_holders(claims)
     vips = {
         name: vip
         for name, vip in claims.vips.items()
-        if is_service_vip(vip, pool) and holders.get(vip, name) == name  # else two names would share it
+        if is_service_vip(vip, pool) and holders[vip] == name  # else two names would share it
     }
     owners = {name: owner for name, owner in claims.owners.items() if _may_be_served(name, claims, policy)}
     unchanged = len(vips) == len(claims.vips) and len(owners) == len(claims.owners)
     return claims if unchanged else replace(claims, vips=vips, owners=owners)
+
+
+def _vip_holders(claims: Claims) -> dict[Address, Name]:
+    """The name of each VIP. Either record of a VIP reserves it, in case the other one is lost."""
+    holders: dict[Address, Name] = {}
+    for name, vip in claims.vips.items():
+        holders[vip] = min(name, holders.get(vip, name))
+    holders.update(claims.holders)
+    return holders
 
 
 def _may_be_served(name: Name, claims: Claims, policy: NamePolicy) -> bool:
@@ -324,8 +344,7 @@ class _TentativeClaims:
         self.problems: list[Problem] = []
         self.owners = dict(claims.owners)
         self._vips = dict(claims.vips)
-        # Either record of a VIP reserves it, in case the other one is lost.
-        self._holders = {address: name for name, address in claims.vips.items()} | dict(claims.holders)
+        self._holders = _vip_holders(claims)
         self._ports = dict(claims.ports)
         self._published = {(transport, target) for (transport, _), target in claims.ports.items()}
         self._pool = pool
@@ -417,6 +436,9 @@ class _TentativeClaims:
 
     def vip(self, service: Service) -> None:
         held = self._vips.get(service.name)
+        if held is not None and service.fixed_vip in (None, held) and self._is_disputed(service.name, held):
+            self._settle(service, held)
+            return
         if service.fixed_vip is None:
             if held is None:
                 self._choose(service)
@@ -437,6 +459,20 @@ class _TentativeClaims:
                 else MoveVip(service.name, held, service.fixed_vip)
             )
             self._give(service, wish, service.fixed_vip)
+
+    def _is_disputed(self, name: Name, vip: Address) -> bool:
+        """Whether the record by address of a service's VIP has another name: someone else wrote one of the two."""
+        return is_service_vip(vip, self._pool) and self._holders[vip] != name
+
+    def _settle(self, service: Service, held: Address) -> None:
+        """Give the service its VIP back, or another one if the name in the record by address has that VIP too."""
+        other = self._holders[held]
+        if self._vips.get(other) != held:
+            self._give(service, PutBackVip(service.name, held, other), held)
+        elif service.fixed_vip is None:
+            self._choose(service, held)
+        else:
+            self._refuse(Code.VIP_TAKEN, service, f"the VIP {held} is held by {other}", _ANOTHER_VIP)
 
     def keep_declared_ports(self, wanted: Iterable[tuple[PortPublication, Service]]) -> None:
         """Let no other service take a port that its holder declares."""
@@ -471,18 +507,19 @@ class _TentativeClaims:
             reason = f"the VIP {vip} is one of the first two or the last of the pool {self._pool}"
             self._refuse(Code.VIP_TAKEN, service, f"{reason}, which no service gets", remedy)
 
-    def _choose(self, service: Service) -> None:
+    def _choose(self, service: Service, held: Address | None = None) -> None:
         """Choose the first free address from the service's hash on; the network's own address and the resolver's are
-        left out, and networks to avoid unless all else is given away.
+        left out, and networks to avoid unless all else is given away. `held`: the VIP in place of which it gets one.
         """
         everything = [(int(self._pool.network_address) + 2, self._pool.num_addresses - 3)]
         spans = list(_without(everything, self._avoid))
         for choices in (spans, everything) if spans != everything else (everything,):
             address = self._first_free(service.name, choices)
             if address is not None:
-                self._give(service, ClaimVip(service.name, address), address)
+                new = ClaimVip(service.name, address) if held is None else MoveVip(service.name, held, address)
+                self._give(service, new, address)
                 return
-        if self._take_back(service):
+        if held is None and self._take_back(service):
             return
         self._refuse(
             Code.POOL_EXHAUSTED,

@@ -5,6 +5,7 @@ listen: normally the cost does not depend on their number.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from random import randrange
@@ -77,6 +78,8 @@ class Reachability:
     def __init__(self) -> None:
         self.state = DetectorState()
         """The state of the failure detector. Replaced as a whole."""
+        self.heard: dict[str, float] = {}
+        """When each worker that is there answered last, in seconds since 1970."""
 
     def answers(self, worker: str) -> bool:
         """Whether a worker has answered lately."""
@@ -90,6 +93,12 @@ class Reachability:
     def lost(self) -> tuple[frozenset[EndpointKey], bool]:
         """The endpoints out of reach, and whether this worker is probably cut off itself."""
         return self.state.lost, self.state.isolated
+
+    def note(self, seen: PingRound, workers: Collection[str]) -> None:
+        """Note who has answered in a round; only workers that are still there are kept."""
+        now = time.time()
+        answered = {worker: now for worker, answer in seen.workers.items() if answer is PingResult.ANSWERED}
+        self.heard = {worker: at for worker, at in (self.heard | answered).items() if worker in workers}
 
     def lease_ended(self, workers: Collection[str]) -> None:
         """Replace the workers that disappeared from the store, without waiting for the end of a round."""
@@ -132,6 +141,7 @@ class PeerMonitor:
             state = self._reachability.state
             after = observe_round(state, seen, workers.keys(), peers.unleased(), non_listening)
             self._reachability.state = after
+            self._reachability.note(seen, workers)
             if _consequences(after) != _consequences(state):
                 self._wake()
             await asyncio.sleep(ROUND_INTERVAL - (loop.time() - begun))

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Mapping
 
 from mesh.cluster.name_guard import NameGuard
+from mesh.cluster.records.decode import record_key
 from mesh.cluster.records.encode import build_view, encode_verdict, own_prefixes
 from mesh.cluster.store_writes import RETRY, StoreWrites
 from mesh.model.service import Endpoint, EndpointKey, Health, same_run
@@ -22,6 +23,8 @@ REST, LONGEST_REST = 1.0, 1.0
 class RecordPublisher:
     """Writes the records under this worker's lease. `offer` and `judge` may be called again with the same arguments."""
 
+    # 13 attributes: four parts that it drives, and what each kind of record is made from. One write has all of them.
+
     def __init__(
         self, worker: str, store: Store, daemon: Mapping[str, bytes], guard: NameGuard, writes: StoreWrites
     ) -> None:
@@ -29,6 +32,8 @@ class RecordPublisher:
         self._worker = worker
         self._store = store
         self._daemon = daemon
+        self._described: Mapping[str, bytes] = {}
+        """The record with the digest of this worker's table; empty before the first plan."""
         self._guard = guard
         self._writes = writes
         self._due = PacedSignal(REST, LONGEST_REST)
@@ -54,6 +59,12 @@ class RecordPublisher:
         self._endpoints = endpoints
         self._due.set()
 
+    def describe(self, record: Mapping[str, bytes]) -> None:
+        """Replace the record with the digest of this worker's table."""
+        if record != self._described:
+            self._described = record
+            self._due.set()
+
     def judge(self, reports: Mapping[EndpointKey, HealthReport]) -> None:
         """Replace the health of every endpoint that this worker probes."""
         if reports is not self._reports and reports != self._reports:
@@ -67,13 +78,16 @@ class RecordPublisher:
             own, _ = own_prefixes(self._worker)
             before = {**snapshot.saved, **snapshot.records}
             self._former = {key: value for key, value in before.items() if key.startswith(own)}
+            digest = record_key("workers", self._worker, "digest")
+            if not self._described and digest in self._former:
+                self._described = {digest: self._former[digest]}
         was_contested = self._guard.is_contested
         self._guard.follow(snapshot.records)
         if was_contested and not self._guard.is_contested:
             # The newer daemon may have replaced any record.
             self._registered = {}
             self._due.set()
-        if is_first or self._reports is None:
+        if is_first or self._reports is None or self._offered is None:
             self._due.set()
 
     def store_was_lost(self) -> None:
@@ -115,9 +129,17 @@ class RecordPublisher:
                 self._writes.succeeded("registration")
 
     def _records(self) -> dict[str, bytes] | None:
-        """All records that belong under this worker's lease; None while that is not known."""
-        if self._offered is None or self._snapshot is None:
+        """All records that belong under this worker's lease; None while that is not known.
+
+        A worker whose sources have not answered registers its daemon alone, unless an earlier run has left more.
+        """
+        if self._snapshot is None:
             return None
+        if self._offered is None:
+            alone = {**self._described, **self._daemon}
+            own = own_prefixes(self._worker)
+            others = (key for key in self._snapshot.records if key.startswith(own) and key not in alone)
+            return alone if self._registered or next(others, None) is None else None
         if self._reports is None:
             reports = self._former_verdicts()
         else:
@@ -126,7 +148,7 @@ class RecordPublisher:
                 for key, (health, kept, held_back, run, reason) in self._reports.items()
                 if health is not Health.STARTING and (key[0] != self._worker or self._runs_still(key[1], run))
             )
-        return {**self._offered, **reports, **self._daemon}
+        return {**self._offered, **reports, **self._described, **self._daemon}
 
     def _runs_still(self, id: str, run: str | None) -> bool:
         """Whether the endpoint is offered and its process is the one that was probed."""

@@ -18,6 +18,7 @@ from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, Endpoint, HostPort, Instance, Name, Service
 from mesh.model.table import RealServer
 from mesh.model.validation import MAX_TEXT, validate_place, validate_run, validate_service
+from mesh.model.weight import effective_weight
 from mesh.util.sized_cache import SizedCache
 
 MAX_LABELS = 4096
@@ -163,7 +164,7 @@ def _endpoint(instance: Instance, worker: str, parsed: ParsedLabels, declared: S
         worker,
         instance.address,
         instance.port,
-        parsed.settings.weight,
+        effective_weight(parsed.settings.weight, instance.asked_weight),
         parsed.release,
         parsed.settings.forwarding,
         parsed.settings.upper_threshold,
@@ -174,6 +175,7 @@ def _endpoint(instance: Instance, worker: str, parsed: ParsedLabels, declared: S
         instance.name,
         instance.run,
         declared,
+        instance.asked_weight,
     )
 
 

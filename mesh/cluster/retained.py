@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from mesh.cluster.departed import DepartedWorkers
 from mesh.cluster.membership import Membership
 from mesh.cluster.records.encode import worker_of
+from mesh.cluster.worker_directory import RegisteredWorker, registered_workers
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 from mesh.store import StoreSnapshot
@@ -27,6 +28,8 @@ class RetainedRecords:
         """`answers`: whether another worker, given by its name, answers this one."""
         self._worker = worker
         self._answers = answers
+        self.registered: Mapping[str, RegisteredWorker] = {}
+        """The workers that the store has, by name."""
         self._former_records: Mapping[str, bytes] = {}
         """The last records of a store that was lost."""
         self._departed = DepartedWorkers()
@@ -41,6 +44,11 @@ class RetainedRecords:
         return self._unleased.workers
 
     @property
+    def admin_addresses(self) -> Mapping[str, RealKey]:
+        """The admin API of each other worker that publishes it, by name, like `peer_addresses`."""
+        return self._unleased.admins
+
+    @property
     def has_unleased(self) -> bool:
         """Whether records are kept because a worker whose lease has ended answers."""
         return bool(self._unleased.records)
@@ -52,6 +60,7 @@ class RetainedRecords:
 
     def follow(self, snapshot: StoreSnapshot, before: StoreSnapshot | None, now: float) -> None:
         """Take the next snapshot of the store."""
+        self.registered = registered_workers(snapshot, self.registered if before is not None else None)
         if not _affects_daemons(snapshot.changed):
             return
         if before is not None and before.origin == snapshot.origin:

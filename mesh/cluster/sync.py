@@ -14,6 +14,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
+from ipaddress import ip_address
 
 from mesh import __version__
 from mesh.cluster.claimer import Claimer
@@ -21,12 +22,13 @@ from mesh.cluster.endpoint_authority import EndpointAuthority
 from mesh.cluster.name_guard import NameGuard
 from mesh.cluster.ports import ConditionReports, Decide
 from mesh.cluster.record_publisher import RecordPublisher
-from mesh.cluster.records.encode import encode_daemon, encode_registration
+from mesh.cluster.records.encode import encode_daemon, encode_digest, encode_registration
 from mesh.cluster.retained import RetainedRecords
 from mesh.cluster.store_writes import StoreWrites
 from mesh.cluster.usage_keeper import UsageKeeper
 from mesh.cluster.view_assembler import ViewAssembler
 from mesh.cluster.view_overlay import ViewOverlay
+from mesh.cluster.worker_directory import RegisteredWorker
 from mesh.model.claims import ClaimLimits
 from mesh.model.part import DaemonPart
 from mesh.model.service import Address, Endpoint, EndpointKey, Service
@@ -43,7 +45,7 @@ class ClusterSync:
     the same arguments.
     """
 
-    # 8 parameters: this worker, its store, and what decides about claims and about other workers; tests give the first
+    # 9 parameters: this worker, its store, and what decides about claims and about other workers; tests give the first
     # four alone.
 
     def __init__(
@@ -54,25 +56,37 @@ class ClusterSync:
         decide: Decide,
         *,
         listens: RealKey | None = None,
+        admin: RealKey | None = None,
+        data_plane: str | None = None,
         answers: Callable[[str], bool] = lambda _: False,
         authority: EndpointAuthority | None = None,
         limits: ClaimLimits | None = None,
     ) -> None:
-        """`decide` computes what to claim. `listens` is the address of this worker's peer listener, None if it has
-        none; `answers` says whether another worker, given by its name, answers this one; `authority` judges the
-        endpoints of other workers, None to use them all. `limits` says how long claims stay with holders that do not
-        declare them; None: the time is not measured.
+        """`decide` computes what to claim. `listens` is the address of this worker's peer listener and `admin` where
+        others ask its admin API, None if there is none; `data_plane` is the name of its data plane, for operators;
+        `answers` says whether another worker, given by its name, answers this one; `authority` judges the endpoints of
+        other workers, None to use them all. `limits` says how long claims stay with holders that do not declare them;
+        None: the time is not measured.
         """
         self._worker = worker
         self._authority = authority
         self._offered: Mapping[str, bytes] | None = None
         """None until all sources have answered once."""
-        record = encode_daemon(worker, __version__, uuid.uuid4().hex, None if listens is None else str(listens))
+        self._admin = admin
+        record = encode_daemon(
+            worker,
+            __version__,
+            uuid.uuid4().hex,
+            None if listens is None else str(listens),
+            admin=None if admin is None else str(admin),
+            data_plane=data_plane,
+        )
         writes = StoreWrites(reports)
         self._retained = RetainedRecords(worker, answers)
         self._publisher = RecordPublisher(worker, store, record, NameGuard(worker, record, reports), writes)
         self._usage = UsageKeeper(worker, store, limits, writes) if limits is not None else None
-        self._claimer = Claimer(store, decide, reports, writes, self._usage)
+        pace = limits.pace if limits is not None else None
+        self._claimer = Claimer(store, decide, reports, writes, self._usage, pace=pace)
         self._assembler = ViewAssembler(
             store,
             ViewOverlay(worker, authority.refusal if authority is not None else lambda _: None),
@@ -93,13 +107,51 @@ class ClusterSync:
         return {worker: at for worker, at in found.items() if authority.address_refusal(at.address) is None}
 
     @property
+    def admin_addresses(self) -> Mapping[str, RealKey]:
+        """Where each other worker says that its admin API is, by name. Whoever asks there must check
+        `admin_refusal`, and who answers.
+        """
+        return self._retained.admin_addresses
+
+    def admin_refusal(self, address: Address) -> str | None:
+        """Why the admin API of another worker cannot be at this address; None if it can.
+
+        Workers that are all on one host, as in a trial, ask one another on loopback.
+        """
+        if self._authority is None:
+            return None
+        own = self._admin is not None and ip_address(self._admin.address).is_loopback
+        return None if own and ip_address(address).is_loopback else self._authority.address_refusal(address)
+
+    @property
     def unleased(self) -> frozenset[str]:
         """The other workers whose lease has ended and whose records are kept."""
         return self._retained.unleased_workers
 
-    def offer(self, services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> None:
-        """Replace the services and endpoints that this worker runs."""
-        records = encode_registration(self._worker, services, endpoints)
+    @property
+    def registered(self) -> Mapping[str, RegisteredWorker]:
+        """The workers that the store has, this one too, by name."""
+        return self._retained.registered
+
+    def publish_digest(self, digest: str) -> None:
+        """Tell the other workers the digest of this worker's table."""
+        self._publisher.describe(encode_digest(self._worker, digest))
+
+    def encode_offer(self, services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> Mapping[str, bytes]:
+        """Return the records of an offer, to be passed to `offer` with it. Pure, so that a thread may do it."""
+        return encode_registration(self._worker, services, endpoints)
+
+    def offer(
+        self,
+        services: tuple[Service, ...],
+        endpoints: tuple[Endpoint, ...],
+        records: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Replace the services and endpoints that this worker runs. `records`: what `encode_offer` makes of them; None
+        encodes them now, which takes tens of microseconds each.
+        """
+        if records is None:
+            records = self.encode_offer(services, endpoints)
         if records != self._offered:
             self._offered = records
             self._publisher.offer(records, {endpoint.id: endpoint.run for endpoint in endpoints})

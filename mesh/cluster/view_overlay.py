@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from mesh.cluster.endpoint_authority import is_at
+from mesh.cluster.records.decode import record_key
 from mesh.cluster.records.encode import own_prefixes
 from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.model.problem import Problem
@@ -24,6 +25,7 @@ class ViewOverlay:
         """`refusal` says why an endpoint of another worker may not be used; None if it may."""
         self._refusal = refusal
         self._own = own_prefixes(worker)
+        self._of_daemon = frozenset(record_key("workers", worker, part) for part in ("daemon", "digest"))
         self._offered: Mapping[str, bytes] | None = None
         """The own offer; None until all sources have answered once."""
         self._builder = ViewBuilder(refusal)
@@ -59,8 +61,13 @@ class ViewOverlay:
         self._changed = None
 
     def knows_own_offer(self, snapshot: StoreSnapshot) -> bool:
-        """Whether this worker has offered something, or the store has what an earlier run of it wrote."""
-        return self._offered is not None or any(key.startswith(self._own) for key in snapshot.records)
+        """Whether this worker has offered something, or the store has what an earlier run of it wrote.
+
+        The record of the daemon alone says nothing: it is written before the sources have answered.
+        """
+        return self._offered is not None or any(
+            key.startswith(self._own) and key not in self._of_daemon for key in snapshot.records
+        )
 
     async def build(
         self, snapshot: StoreSnapshot, under: Mapping[str, bytes]

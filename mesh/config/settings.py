@@ -172,6 +172,46 @@ class Settings:
             )
         }
     )
+    dataplane_proxy_connections: int = field(
+        metadata={
+            "dataplane.proxy_connections": Setting(
+                values.number_parser(64, 1000000),
+                16384,
+                "a number such as 16384",
+                "how many TCP connections the user-space proxy carries at a time; one client never gets all of them",
+            )
+        }
+    )
+    dataplane_proxy_sessions: int = field(
+        metadata={
+            "dataplane.proxy_sessions": Setting(
+                values.number_parser(64, 1000000),
+                8192,
+                "a number such as 8192",
+                "how many UDP sessions the user-space proxy carries at a time",
+            )
+        }
+    )
+    dataplane_tcp_idle: int = field(
+        metadata={
+            "dataplane.tcp_idle": Setting(
+                values.number_parser(10, 604800),
+                7200,
+                "a number of seconds such as 7200",
+                "seconds without data after which the user-space proxy resets a TCP connection",
+            )
+        }
+    )
+    dataplane_udp_idle: int = field(
+        metadata={
+            "dataplane.udp_idle": Setting(
+                values.number_parser(1, 86400),
+                60,
+                "a number of seconds such as 60",
+                "seconds without a datagram after which the user-space proxy ends a UDP session",
+            )
+        }
+    )
     host_firewall: FirewallMode = field(
         metadata={
             "host.firewall": Setting(
@@ -268,6 +308,27 @@ class Settings:
             )
         }
     )
+    dns_tcp_connections: int = field(
+        metadata={
+            "dns.tcp_connections": Setting(
+                values.number_parser(16, 65536),
+                256,
+                "a number of connections such as 256",
+                "how many TCP connections each address of the name server has open at a time; one client never gets "
+                "all of them",
+            )
+        }
+    )
+    dns_cache_bytes: int = field(
+        metadata={
+            "dns.cache_bytes": Setting(
+                values.number_parser(65536, 999999999),
+                16777216,
+                "a number of bytes such as 16777216",
+                "how many bytes the cached answers of upstreams take at most",
+            )
+        }
+    )
     names_allow: tuple[str, ...] = field(
         metadata={
             "names.allow": Setting(
@@ -333,6 +394,46 @@ class Settings:
             )
         }
     )
+    probes_concurrent: int = field(
+        metadata={
+            "probes.concurrent": Setting(
+                values.number_parser(16, 65536),
+                1024,
+                "a number of checks such as 1024",
+                "how many checks run at a time; the others wait, and none of them counts as failed for that",
+            )
+        }
+    )
+    probes_body_bytes: int = field(
+        metadata={
+            "probes.body_bytes": Setting(
+                values.number_parser(1024, 16777216),
+                65536,
+                "a number of bytes such as 65536",
+                "how many bytes of the body of an answer `probe.expect_body` is looked for in",
+            )
+        }
+    )
+    probes_commands: int = field(
+        metadata={
+            "probes.commands": Setting(
+                values.number_parser(1, 256),
+                4,
+                "a number of commands such as 4",
+                "how many commands of probes run at a time; the services share these places",
+            )
+        }
+    )
+    probes_commands_per_second: int = field(
+        metadata={
+            "probes.commands_per_second": Setting(
+                values.number_parser(1, 1000),
+                20,
+                "a number of commands such as 20",
+                "how many commands of probes start per second",
+            )
+        }
+    )
     source_compose_files: tuple[Path, ...] = field(
         metadata={
             "source.compose.files": Setting(
@@ -340,6 +441,38 @@ class Settings:
                 (),
                 'paths such as ["compose.yaml"]',
                 "compose files whose `x-endpoints` are the instances",
+            )
+        }
+    )
+    source_compose_file_bytes: int = field(
+        metadata={
+            "source.compose.file_bytes": Setting(
+                values.number_parser(4096, 268435456),
+                4194304,
+                "a number of bytes such as 4194304",
+                "how many bytes a compose file may have, and each file that it names, such as `.env`; the last list of "
+                "a larger one stays in force",
+            )
+        }
+    )
+    source_compose_values: int = field(
+        metadata={
+            "source.compose.values": Setting(
+                values.number_parser(100, 10000000),
+                20000,
+                "a number of values such as 20000",
+                "how many keys, texts, lists and mappings a compose file may have, some hundred bytes of memory each; "
+                "the last list of a larger one stays in force",
+            )
+        }
+    )
+    source_compose_problems: int = field(
+        metadata={
+            "source.compose.problems": Setting(
+                values.number_parser(1, 100000),
+                1000,
+                "a number of problems such as 1000",
+                "how many problems of compose files are kept, errors before warnings; the others are counted",
             )
         }
     )
@@ -375,6 +508,26 @@ class Settings:
                 "true or false",
                 "whether labels count that a container has from its image: only if the authors of images may "
                 "declare services, see [Which labels count](docker.md#which-labels-count)",
+            )
+        }
+    )
+    source_docker_labels: int = field(
+        metadata={
+            "source.docker.labels": Setting(
+                values.number_parser(16, 4096),
+                256,
+                "a number of labels such as 256",
+                "how many labels of the mesh a container may have; one with more is no instance",
+            )
+        }
+    )
+    source_docker_label_length: int = field(
+        metadata={
+            "source.docker.label_length": Setting(
+                values.number_parser(256, 65536),
+                4096,
+                "a number of characters such as 4096",
+                "how many characters a label of the mesh and its value may have",
             )
         }
     )
@@ -558,6 +711,27 @@ class Settings:
             )
         }
     )
+    claims_new_at_once: int = field(
+        metadata={
+            "claims.new_at_once": Setting(
+                values.number_parser(10, 1000000),
+                1000,
+                "a number of claims such as 1000",
+                "how many new names, published ports and moves of VIPs all services of this worker together may claim "
+                "at once; what they hold already is not counted, see [claims](claims.md)",
+            )
+        }
+    )
+    claims_new_per_minute: int = field(
+        metadata={
+            "claims.new_per_minute": Setting(
+                values.number_parser(1, 1000000),
+                60,
+                "a number of claims such as 60",
+                "how many more they may claim each minute after that",
+            )
+        }
+    )
     admin_listen: str = field(
         metadata={
             "admin.listen": Setting(
@@ -565,6 +739,17 @@ class Settings:
                 "unix:///run/vipmesh/admin.sock",
                 '"unix:///run/vipmesh/admin.sock" or "127.0.0.1:9780"',
                 "where `vipmesh status` asks: a unix socket, which its owner and group may use, or `HOST:PORT`",
+            )
+        }
+    )
+    admin_connections: int = field(
+        metadata={
+            "admin.connections": Setting(
+                values.number_parser(8, 65536),
+                128,
+                "a number of connections such as 128",
+                "how many connections over TCP may be open whose clients have not shown a token or a certificate; one "
+                "address gets a part of them",
             )
         }
     )
@@ -631,6 +816,18 @@ class Settings:
                 None,
                 'a path such as "/etc/vipmesh/clients-ca.pem"',
                 "who signs the certificates of clients over TCP, a PEM file; who has one needs no token",
+            )
+        }
+    )
+    admin_advertise: str | None = field(
+        metadata={
+            "admin.advertise": Setting(
+                values.parse_reachable_address,
+                None,
+                'an address such as "192.0.2.11:9780"',
+                "`HOST:PORT` where other workers ask this one, if that is not where it listens; it is published only "
+                "with `cert` and `client_ca`, see [the channel](cluster.md#the-channel-between-workers)",
+                unset="where it listens over TCP, at the worker's address",
             )
         }
     )
@@ -728,6 +925,12 @@ CLIENT_VARIABLES = (
 """The variables that say which worker the command line asks (`mesh.cli.access`). They are no settings."""
 
 
+_TABLES = frozenset(key[:at] for key in SETTINGS for at, letter in enumerate(key) if letter == ".")
+"""The tables that have settings."""
+_FORWARD = "dns.forward"
+"""The one setting that is a table itself."""
+
+
 def parse_settings(text: str, environment: Mapping[str, str], *, hostname: str, file: str = "settings") -> Settings:
     """Read the settings from TOML text and the environment; `hostname` is the default of `[node] name`.
 
@@ -735,10 +938,12 @@ def parse_settings(text: str, environment: Mapping[str, str], *, hostname: str, 
     """
     problems: list[CodedText] = []
     try:
-        given = dict(_leaves(tomllib.loads(text), ""))
+        tree = tomllib.loads(text)
+        given = dict(_leaves(tree, ""))
     except (ValueError, RecursionError) as error:  # `TOMLDecodeError` is a `ValueError`
         raise SettingsError([CodedText(f"{file}: not TOML: {error}", Code.SETTINGS_FILE_UNUSABLE)]) from error
-    problems += [CodedText(f"{file}: {text}", Code.UNKNOWN_SETTING) for text in _unknown(given)]
+    unknown = (*_unknown_tables(tree, ""), *_unknown(given))
+    problems += [CodedText(f"{file}: {text}", Code.UNKNOWN_SETTING) for text in unknown]
     problems += [CodedText(text, Code.UNKNOWN_SETTING) for text in _unknown_variables(environment)]
     read: dict[str, Any] = {"node_name": hostname}
     for key, setting in SETTINGS.items():
@@ -883,12 +1088,23 @@ def secret_files(settings: Settings) -> Mapping[Path, Problem]:
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield every setting with its value, those in unknown tables included."""
     for key, value in tree.items():
         path = f"{prefix}{key}"
         if isinstance(value, dict) and path not in SETTINGS:
             yield from _leaves(value, path + ".")
         else:
             yield path, value
+
+
+def _unknown_tables(tree: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Yield what is wrong with each empty table that does not exist; in others, each setting is reported."""
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict) and path not in SETTINGS:
+            if not value and path not in _TABLES:
+                yield f"[{path}]: no such table; {_nearest(path, sorted({*_TABLES, _FORWARD}), '[{}]'.format)}"
+            yield from _unknown_tables(value, path + ".")
 
 
 def _unknown(given: Mapping[str, Any]) -> Iterator[str]:

@@ -289,6 +289,15 @@ def parse_tcp_address(raw: object) -> str:
     return written
 
 
+def parse_reachable_address(raw: object) -> str:
+    """Parse the `ADDRESS:PORT` where others connect to this worker."""
+    written = parse_text(raw)
+    host, port = parse_socket_address(written)
+    if ipaddress.ip_address(host).is_unspecified or "%" in host or not port:
+        raise ValueError(f"{written!r} is not an address and port that other workers can connect to")
+    return written
+
+
 def parse_peers(raw: object) -> str:
     """Parse `auto`, `off`, or the `ADDRESS:PORT` where other workers can ping this one."""
     written = parse_text(raw)

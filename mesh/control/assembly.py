@@ -14,6 +14,7 @@ from mesh.control.arrival_watcher import ArrivalWatcher, PassiveSources
 from mesh.control.cluster_follower import ClusterFollower, PeerDirectory
 from mesh.control.conditions import LoopConditions
 from mesh.control.context import ClusterState, LoopContext, OwnEndpoints
+from mesh.control.digest_publisher import DigestPublisher
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.host_upkeep import AddressWatcher, EndpointUpkeepRunner, FirewallRunner, UpkeepRunner
 from mesh.control.host_watcher import HostFactSources, HostWatcher
@@ -28,6 +29,7 @@ from mesh.control.source_watcher import SourceWatcher
 from mesh.control.stats import LoopStats
 from mesh.control.sync import DataPlaneSync
 from mesh.control.view_tracker import ViewTracker
+from mesh.control.weight_requests import WeightRequests
 from mesh.dataplane import DataPlane
 from mesh.health.monitor import HealthMonitor, HealthProber
 from mesh.host.firewall.direct_access import DirectEndpoint, direct_endpoints
@@ -39,13 +41,14 @@ from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 from mesh.sources import Source
 from mesh.store import Store
+from mesh.util.offload import compute
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoopParts:
     """The parts that a control loop joins, one for each technology that a worker consists of."""
 
-    # 14 fields: one for each technology that a worker consists of; the code that starts a worker names each of them.
+    # 15 fields: one for each technology that a worker consists of; the code that starts a worker names each of them.
     host: HostNetwork
     sources: Sequence[Source]
     store: Store
@@ -67,6 +70,8 @@ class LoopParts:
     """The facts of the host that are watched. None if they are not: then every VIP may be bound."""
     drains: DrainRequests = field(default_factory=DrainRequests)
     """The drains that operators requested."""
+    weights: WeightRequests = field(default_factory=WeightRequests)
+    """The weights that operators requested."""
     witnesses: Collection[RealKey] | None = None
     """The store's members on other hosts, pinged beside the other workers. None if nothing is pinged; then every worker
     counts as reachable.
@@ -87,6 +92,8 @@ class ControlLoop:
     """The current problems, for parts beside the loop that find some."""
     event_moment: Callable[[float, bool], EventMoment | None]
     """Takes the state from which past events are recorded, see `EventRecorder`."""
+    traffic: Callable[[], ClusterView | None] = lambda: None
+    """Returns the view that traffic followed in the last pass; None before the first one."""
 
 
 def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, context: LoopContext) -> ControlLoop:
@@ -120,19 +127,28 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         conditions,
         decide,
         listens=config.listens,
+        admin=config.admin,
+        data_plane=facts.data_plane,
         answers=reachability.answers,
         authority=EndpointAuthority(config.worker, config.pool, config.endpoint_networks),
         limits=config.claims,
     )
     own_endpoints = OwnEndpoints()
 
-    def offer(services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> None:
+    async def offer(services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> None:
         context.commands.declare(services, endpoints)
         own_endpoints.offer(endpoints)
-        sync.offer(services, endpoints)
+        records = await compute(len(services) + len(endpoints), partial(sync.encode_offer, services, endpoints))
+        sync.offer(services, endpoints, records)
 
     sources = SourceWatcher(
-        config, parts.sources, drains=parts.drains, conditions=conditions, events=events, offer=offer
+        config,
+        parts.sources,
+        drains=parts.drains,
+        weights=parts.weights,
+        conditions=conditions,
+        events=events,
+        offer=offer,
     )
     follower = ClusterFollower(
         sync,
@@ -166,6 +182,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         probes = {FrozenPart.PROBES.value: lack} if (lack := parts.prober.lack) else {}
         return {**sources.frozen(), **store, **probes}
 
+    peers = PeerDirectory(config.worker, sync, cluster, reachability)
     snapshots = SnapshotBuilder(
         facts,
         config.domain,
@@ -175,13 +192,15 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         conditions=conditions,
         troubles=troubles,
         arrivals=lambda: arrival.arrivals,
+        admin_addresses=partial(_admin_addresses, sync, config),
+        peers=peers,
     )
-    peers = PeerDirectory(config.worker, sync, cluster)
     watchers: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
         "sources": sources.run,
         "host": AddressWatcher(parts.host, cluster, sync.move, network_changed).run,
         "firewall": firewall.run,
         "firewall rules": firewall.watch,
+        "digest": DigestPublisher(snapshots.digest, sync.publish_digest).run,
     }
     if parts.endpoint_upkeep is not None:
         watchers["endpoint settings"] = EndpointUpkeepRunner(
@@ -199,8 +218,15 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     if parts.witnesses is not None:
         watchers["other workers"] = PeerMonitor(reachability, peers, events.wake.set, parts.witnesses).run
     reconciler = Reconciler(context, follower, tracker, runner, watchers, has_sources=bool(parts.sources))
-    event_moment = partial(snapshots.event_moment, parts.drains)
-    return ControlLoop(reconciler, snapshots, peers, stats, arrival, conditions, event_moment)
+    event_moment = partial(snapshots.event_moment, parts.drains, parts.weights)
+
+    return ControlLoop(reconciler, snapshots, peers, stats, arrival, conditions, event_moment, tracker.traffic)
+
+
+def _admin_addresses(sync: ClusterSync, config: WorkerConfig) -> Mapping[str, RealKey]:
+    """Return where the workers say that their admin APIs are, without addresses that cannot be another worker's."""
+    others = {worker: at for worker, at in sync.admin_addresses.items() if sync.admin_refusal(at.address) is None}
+    return others if config.admin is None else {**others, config.worker: config.admin}
 
 
 def _direct_endpoints(cluster: ClusterState, worker: str) -> frozenset[DirectEndpoint]:

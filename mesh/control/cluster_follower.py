@@ -5,12 +5,13 @@ from collections.abc import Callable, Collection, Mapping
 from typing_extensions import override
 
 from mesh.cluster.peer_monitor import PeerSource, Reachability
+from mesh.cluster.worker_directory import RegisteredWorker
 from mesh.control.conditions import LoopConditions
 from mesh.control.context import ClusterState
 from mesh.control.ports import ClusterExchange, PeerMembership
 from mesh.health.monitor import HealthMonitor
 from mesh.model.part import ProblemPart
-from mesh.model.service import EndpointKey
+from mesh.model.service import Address, EndpointKey
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 
@@ -18,7 +19,10 @@ from mesh.model.view import ClusterView
 class PeerDirectory(PeerSource):
     """Lists the other workers for the `PeerMonitor` that pings them."""
 
-    def __init__(self, worker: str, membership: PeerMembership, cluster: ClusterState) -> None:
+    def __init__(
+        self, worker: str, membership: PeerMembership, cluster: ClusterState, reachability: Reachability
+    ) -> None:
+        self._reachability = reachability
         self._worker = worker
         self._membership = membership
         self._cluster = cluster
@@ -34,6 +38,25 @@ class PeerDirectory(PeerSource):
     @override
     def non_listening(self) -> Collection[str]:
         return self.view().workers - self.workers().keys() - {self._worker}
+
+    def others(self) -> Collection[str]:
+        """The other workers: those that are registered, and those whose lease has ended and whose records are kept."""
+        return (self.view().workers | frozenset(self._membership.unleased)) - {self._worker}
+
+    def admin_addresses(self) -> Mapping[str, RealKey]:
+        """Where each other worker says that its admin API is, by worker name."""
+        return self._membership.admin_addresses
+
+    def admin_refusal(self, address: Address) -> str | None:
+        """Why no other worker's admin API can be at this address; None if it can."""
+        return self._membership.admin_refusal(address)
+
+    def seen(self) -> tuple[Mapping[str, RegisteredWorker], frozenset[str], Mapping[str, float]]:
+        """Return the workers that the store has, those whose lease has ended, and when each answered last, in seconds
+        since 1970.
+        """
+        unleased = frozenset(self._membership.unleased)
+        return self._membership.registered, unleased, dict(self._reachability.heard)
 
     @override
     def view(self) -> ClusterView:

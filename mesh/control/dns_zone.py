@@ -4,6 +4,7 @@ The plan reuses the parts of services that have not changed; so does the zone: a
 """
 
 import re
+import threading
 from collections.abc import Callable, Mapping
 
 from mesh.control.service_plan import ServicePlan, ServicePlanInput
@@ -21,12 +22,19 @@ class ZonePublisher:
     """Converts the parts of the plan, by name, to services of the zone, and passes each result to `publish`."""
 
     def __init__(self, publish: Callable[[Mapping[str, dns.DnsService]], None]) -> None:
+        """`publish` may be called in any thread, but by one at a time."""
         self._publish = publish
+        self._lock = threading.Lock()
+        """A pass that was cancelled leaves its thread behind."""
         self._parts: Mapping[Name, ServicePlan] = {}
         self._made: PersistentMap[Name, dns.DnsService] = PersistentMap()
 
     def __call__(self, names: Mapping[Name, ServicePlan]) -> None:
         """Publish the services of these names: all names, each with the part of the plan that it leads to."""
+        with self._lock:
+            self._replace(names)
+
+    def _replace(self, names: Mapping[Name, ServicePlan]) -> None:
         made: dict[Name, dns.DnsService | None] = {}
         for name in changed_keys(self._parts, names):
             part, before = names.get(name), self._parts.get(name)

@@ -7,11 +7,15 @@ data plane: its last connection has ended, or the drain timeout has passed.
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 
+from mesh.dataplane.drain import BackendKey
 from mesh.model.eligibility import real_keys
 from mesh.model.service import DrainReason, Endpoint, Instance
-from mesh.model.table import Table
+from mesh.model.table import RealKey, Table
 from mesh.model.view import ClusterView
+
+_NONE: Mapping[BackendKey, int] = MappingProxyType({})
 
 REQUESTER: ContextVar[str | None] = ContextVar("requester", default=None)
 """Who requested the action that this task carries out; None if the daemon acts by itself."""
@@ -35,6 +39,8 @@ class DrainRequests:
         self._here: frozenset[str] = frozenset()
         self._left = (ClusterView(), Table())
         """The view of the last pass, and the table that it left in the data plane."""
+        self._connections: Mapping[BackendKey, int] = {}
+        """The connections of the real servers that were draining in the last pass."""
         self._passed = asyncio.Event()
 
     def ask(self, endpoint: str, why: DrainReason = DrainReason.ASKED) -> None:
@@ -68,19 +74,28 @@ class DrainRequests:
             return instance
         return instance.with_drain(asked)
 
-    def passed(self, view: ClusterView, table: Table) -> None:
-        """Record that a pass over this view has left this table in the data plane."""
+    def passed(self, view: ClusterView, table: Table, connections: Mapping[BackendKey, int] = _NONE) -> None:
+        """Record that a pass over this view has left this table in the data plane.
+
+        `connections` are those of real servers that drain, where they are counted.
+        """
         self._left = (view, table)
+        self._connections = connections
         # Each waiter must see the result of a later pass, so every pass has an event of its own.
         self._passed.set()
         self._passed = asyncio.Event()
 
-    async def until_free(self, endpoint: str) -> None:
-        """Return when a later pass shows the endpoint gone, or draining and without traffic."""
+    async def until_free(self, endpoint: str, each_pass: Callable[[int | None], None] = lambda _: None) -> None:
+        """Return when a later pass shows the endpoint gone, or draining and without traffic.
+
+        `each_pass` is called after each pass until then with the connections that are left, None if they are not
+        counted. What it raises ends the wait.
+        """
         while True:
             await self._passed.wait()
             if not self._is_busy(endpoint):
                 return
+            each_pass(self._connections_of(endpoint))
 
     async def until_gone(self, endpoint: str) -> None:
         """Return when the view of the last pass, or of a later one, does not have the endpoint."""
@@ -90,9 +105,18 @@ class DrainRequests:
     def _is_busy(self, endpoint: str) -> bool:
         """Whether the endpoint takes new connections or has connections left."""
         view, table = self._left
-        known = [each for each in view.endpoints if each.id == endpoint]
-        if any(each.drain is None for each in known):
+        if any(each.drain is None for each in view.endpoints if each.id == endpoint):
             return True
-        services = {service.owner: service for service in view.services}
-        reals = {real for e in known if e.owner in services for real in real_keys(services[e.owner], e)}
+        reals = self._real_servers(endpoint)
         return any(not reals.isdisjoint(server.real_servers) for server in table.virtual_servers.values())
+
+    def _real_servers(self, endpoint: str) -> frozenset[RealKey]:
+        view, _ = self._left
+        services = {service.owner: service for service in view.services}
+        known = [each for each in view.endpoints if each.id == endpoint and each.owner in services]
+        return frozenset(real for each in known for real in real_keys(services[each.owner], each))
+
+    def _connections_of(self, endpoint: str) -> int | None:
+        reals = self._real_servers(endpoint)
+        counted = [count for (_, real), count in self._connections.items() if real in reals]
+        return sum(counted) if counted else None

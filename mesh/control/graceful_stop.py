@@ -8,7 +8,7 @@ over in any case, so the real signal is sent before that, with time left to act 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,10 +19,6 @@ from mesh.model.errors import ActionRefusedError
 from mesh.model.part import DaemonPart
 from mesh.model.service import DrainReason
 from mesh.util.bulkhead import Bulkhead
-
-ActionHandler = Callable[[str], Awaitable[str]]
-"""Applies an action to the named endpoint or container; returns the endpoint's ID. Raises `ActionRefusedError`."""
-
 
 log = logging.getLogger("vipmesh")
 bulkhead = Bulkhead(DaemonPart.CONTROL_LOOP)
@@ -103,13 +99,18 @@ class GracefulStopper:
                 name = f"drain {signalled.container[:12]}"
                 tasks.create_task(bulkhead.run(name, self._finish, signalled), name=name)
 
-    async def drain(self, name: str, why: DrainReason = DrainReason.ASKED) -> str:
-        """Drain the endpoint; return its ID when it has no traffic. It stays drained until `undrain`."""
+    async def drain(
+        self, name: str, why: DrainReason = DrainReason.ASKED, each_pass: Callable[[int | None], None] = lambda _: None
+    ) -> str:
+        """Drain the endpoint; return its ID when it has no traffic. It stays drained until `undrain`.
+
+        `each_pass` is that of `DrainRequests.until_free`.
+        """
         _, endpoint = self._find(name)
         self._drains.ask(endpoint, why)
         try:
             async with asyncio.timeout(self._drain_deadline):
-                await self._drains.until_free(endpoint)
+                await self._drains.until_free(endpoint, each_pass)
         except TimeoutError:
             raise ActionRefusedError(
                 Code.DRAIN_TIMEOUT,
@@ -118,9 +119,9 @@ class GracefulStopper:
             ) from None
         return endpoint
 
-    async def maintain(self, name: str) -> str:
+    async def maintain(self, name: str, each_pass: Callable[[int | None], None] = lambda _: None) -> str:
         """Drain the endpoint and stop probing it, so that nothing done to it counts as a failure."""
-        return await self.drain(name, DrainReason.MAINTENANCE)
+        return await self.drain(name, DrainReason.MAINTENANCE, each_pass)
 
     def undrain(self, name: str) -> str:
         """End a drain or a maintenance, and return the endpoint's ID. After a maintenance it serves as soon as a probe
@@ -132,8 +133,11 @@ class GracefulStopper:
         self._drains.undo(endpoint)
         return endpoint
 
-    async def stop(self, name: str) -> str:
-        """Drain the endpoint, then stop its container; return its ID when it has stopped."""
+    async def stop(self, name: str, each_pass: Callable[[int | None], None] = lambda _: None) -> str:
+        """Drain the endpoint, then stop its container; return its ID when it has stopped.
+
+        What `each_pass` raises ends it before the container is stopped; the endpoint takes connections again.
+        """
         engine, endpoint = self._find(name)
         if engine is None:
             raise ActionRefusedError(
@@ -141,7 +145,7 @@ class GracefulStopper:
                 f"{endpoint} is not run by a container engine; drain it, then stop it where it was started",
             )
         try:
-            await self.drain(endpoint)
+            await self.drain(endpoint, each_pass=each_pass)
             await engine.stop(endpoint)
             with suppress(TimeoutError):  # an endpoint that is still listed is being stopped, and takes no traffic
                 async with asyncio.timeout(SETTLE_TIMEOUT):
@@ -150,13 +154,11 @@ class GracefulStopper:
             self._drains.undo(endpoint)  # a container that is started again must serve again
         return endpoint
 
-    def verbs(self) -> Mapping[str, ActionHandler]:
-        """The actions that the admin API offers, by name."""
-
-        async def undrain(name: str) -> str:
-            return self.undrain(name)
-
-        return {"drain": self.drain, "maintenance": self.maintain, "undrain": undrain, "stop": self.stop}
+    def find(self, name: str) -> str:
+        """Return the ID of the endpoint that a container, or an endpoint, of this worker has. Raises
+        `ActionRefusedError`.
+        """
+        return self._find(name)[1]
 
     def _find(self, name: str) -> tuple[ContainerEngine | None, str]:
         for engine in self._engines:

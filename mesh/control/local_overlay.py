@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.service import Endpoint, EndpointKey, Health, Instance, same_run
 from mesh.model.view import ClusterView, EndpointGroup, group_endpoints
+from mesh.model.weight import effective_weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,13 @@ class LocalOverlay:
 def _current_endpoint(endpoint: Endpoint, instance: Instance | None) -> Endpoint | None:
     if instance is None:
         return None
-    if (endpoint.drain, endpoint.health) == (instance.drain, instance.health):
-        return endpoint
-    return endpoint.with_state(instance.drain, instance.health)
+    now = endpoint
+    if (endpoint.drain, endpoint.health) != (instance.drain, instance.health):
+        now = endpoint.with_state(instance.drain, instance.health)
+    # The weight of the label is known once it is registered: a reset takes effect with that.
+    if instance.asked_weight not in (None, endpoint.asked_weight):
+        now = now.with_weight(effective_weight(endpoint.weight, instance.asked_weight), instance.asked_weight)
+    return now
 
 
 def _is_probed_run(endpoint: Endpoint, instances: Mapping[str, Instance] | None, id: str) -> bool:

@@ -203,7 +203,7 @@ class PassRunner:
         self.plan = planned
         self._conditions.set_failures(failures)
         self._pool.bound(planned.table.vips - _not_bound(failures))
-        self._drains.passed(view, self._data_plane_sync.left)
+        self._drains.passed(view, self._data_plane_sync.left, self._data_plane_sync.connections_left)
         self._stats.passes += 1
         self._stats.pass_seconds.observe(loop.time() - began)
 

@@ -46,6 +46,8 @@ class RecordedEndpoint:
     """Why it takes no new connections; None if it takes them."""
     run: str | None = None
     """Its process, see `Endpoint.run`; None if it is not known."""
+    asked_weight: int | None = None
+    """The weight that an operator requested; None if it has that of its label."""
 
     @property
     def key(self) -> EndpointKey:
@@ -122,6 +124,8 @@ class EventMoment:
     """Returns the last answer to the probe of an endpoint; None if it is not known."""
     drained_by: Mapping[str, str] = field(default_factory=dict)
     """Who requested the drain of an own endpoint, by its ID."""
+    weighted_by: Mapping[str, str] = field(default_factory=dict)
+    """Who requested the weight of an own endpoint, or its reset, by its ID."""
 
 
 def record_events(before: EventRecord, moment: EventMoment) -> tuple[EventRecord, tuple[PastEvent, ...]]:
@@ -177,9 +181,13 @@ def record_events(before: EventRecord, moment: EventMoment) -> tuple[EventRecord
 
 
 def recording_effort(before: EventRecord, moment: EventMoment) -> int:
-    """Return the approximate number of endpoints that `record_events` will visit."""
-    groups = moment.known.groups
-    return sum(len(groups[owner].endpoints) for owner in _changed_owners(before, moment) if owner in groups)
+    """Return the approximate number of services and endpoints, those that are gone included, that `record_events` will
+    visit.
+    """
+    owners = _changed_owners(before, moment)
+    groups, recorded = moment.known.groups, before.services
+    now = sum(len(groups[owner].endpoints) for owner in owners if owner in groups)
+    return len(owners) + now + sum(len(recorded[owner].endpoints) for owner in owners if owner in recorded)
 
 
 def replay_endpoints(events: Iterable[PastEvent]) -> frozenset[EndpointKey]:
@@ -263,7 +271,16 @@ def _recorded_endpoint(
         # No result yet, or none any more: the last verdict stands until the next one, unless the process is new.
         verdict = None if old is None or restarted else old.health
     run = endpoint.run if endpoint.run is not None or old is None else old.run
-    return RecordedEndpoint(endpoint.worker, endpoint.id, endpoint.address, endpoint.name, verdict, endpoint.drain, run)
+    return RecordedEndpoint(
+        endpoint.worker,
+        endpoint.id,
+        endpoint.address,
+        endpoint.name,
+        verdict,
+        endpoint.drain,
+        run,
+        endpoint.asked_weight,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +323,22 @@ class _ServiceEvents:
             yield self._of_endpoint(new, kind, Code.EVENT_OF_HEALTH, state, reason=answer)
         if new.drain is not old.drain:
             yield self._drain_event(new)
+        if new.asked_weight != old.asked_weight:
+            yield self._weight_event(new)
+
+    def _weight_event(self, endpoint: RecordedEndpoint) -> PastEvent:
+        own = endpoint.worker == self.moment.worker
+        by = self.moment.weighted_by.get(endpoint.id) if own else None
+        asked = endpoint.asked_weight
+        state = "has the weight of its label again" if asked is None else f"has weight {asked}: an operator set it"
+        return self._of_endpoint(
+            endpoint,
+            EventKind.ENDPOINT_WEIGHT,
+            Code.EVENT_OF_WEIGHT,
+            f"{state}{f' ({by})' if by else ''}",
+            reason="reset" if asked is None else str(asked),
+            by=by,
+        )
 
     def _drain_event(self, endpoint: RecordedEndpoint) -> PastEvent:
         if endpoint.drain is None:

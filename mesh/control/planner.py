@@ -109,13 +109,17 @@ def make_plan(
 
 
 def planning_effort(view: ClusterView, before: Plan | None) -> int:
-    """The approximate number of services and endpoints that `make_plan` will visit."""
+    """The approximate number of services and endpoints, those that are gone included, that `make_plan` will visit."""
     if before is None or before.inputs is None:
         return len(view.endpoints) + len(view.services)
     known = before.inputs.view
     changed = changed_keys(known.groups, view.groups)
-    looked_at = sum(len(view.groups[owner].endpoints) for owner in changed if owner in view.groups)
-    return looked_at + (0 if view.services is known.services and view.claims is known.claims else len(view.services))
+    looked_at = sum(
+        len(groups[owner].endpoints) for groups in (known.groups, view.groups) for owner in changed if owner in groups
+    )
+    if view.services is known.services and view.claims is known.claims:
+        return looked_at
+    return looked_at + len(view.services) + len(known.services)
 
 
 def changed_servers(before: Plan, after: Plan) -> set[VirtualKey]:
@@ -123,6 +127,20 @@ def changed_servers(before: Plan, after: Plan) -> set[VirtualKey]:
     old, new = before.parts, after.parts
     parts = [part for owner in changed_keys(old, new) for part in (old.get(owner), new.get(owner)) if part is not None]
     return {key for part in parts for key in part.virtual_servers}
+
+
+def programmed_reals(planned: Plan, owner: str, programmed: Table | None) -> frozenset[RealKey]:
+    """Return the real servers of a service that take new connections in the data plane on this worker.
+
+    `programmed` is what the last pass has left there; None stands for what was planned. Between a change and the end
+    of the pass that programs it, an endpoint that may serve gets no packets yet.
+    """
+    part = planned.parts.get(owner)
+    if part is None:
+        return frozenset()
+    there = planned.table.virtual_servers if programmed is None else programmed.virtual_servers
+    servers = (there[key].real_servers for key in part.served if key in there)
+    return frozenset(real for reals in servers for real, server in reals.items() if server.weight)
 
 
 def has_virtual_servers(planned: Plan | None, owner: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mesh.cluster.worker_directory import RegisteredWorker
 from mesh.config.name_policy import EVERY_NAME, NamePolicy
 from mesh.config.values import Network
 from mesh.host.facts import HostFacts
@@ -91,8 +92,22 @@ class PeerMembership(Protocol):
         ...
 
     @property
+    def admin_addresses(self) -> Mapping[str, RealKey]:
+        """Where each other worker says that its admin API is, by worker name."""
+        ...
+
+    def admin_refusal(self, address: Address, /) -> str | None:
+        """Why no other worker's admin API can be at this address; None if it can."""
+        ...
+
+    @property
     def unleased(self) -> Collection[str]:
         """Workers whose lease has ended and whose records are kept."""
+        ...
+
+    @property
+    def registered(self) -> Mapping[str, RegisteredWorker]:
+        """The workers that the store has, this one too, by name."""
         ...
 
 
@@ -136,6 +151,8 @@ class WorkerConfig:
     """The address of the name server on the VIP interface; None if there is none."""
     listens: RealKey | None = None
     """The address of this worker's peer listener; None if it does not listen."""
+    admin: RealKey | None = None
+    """Where other workers ask its admin API; None if they cannot."""
     endpoint_networks: tuple[Network, ...] = ()
     """The only networks that endpoints of other workers may be in; empty for all."""
     names: NamePolicy = EVERY_NAME

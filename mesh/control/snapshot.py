@@ -7,6 +7,7 @@ hands out its immutable views, and each document is computed from them outside t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mesh.cluster.worker_directory import RegisteredWorker
 from mesh.control.arrival import Arrivals
 from mesh.control.local_overlay import known_health
 from mesh.control.planner import Plan
@@ -17,7 +18,7 @@ from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart
 from mesh.model.problem import Problem
 from mesh.model.service import Address, EndpointKey, Health, Instance, Name, Transport
-from mesh.model.table import Table
+from mesh.model.table import RealKey, Table
 from mesh.model.view import ClusterView
 
 
@@ -68,6 +69,18 @@ class WorkerSnapshot:
     """Whether requests arrive, by what any check has observed."""
     internal_errors: Mapping[DaemonPart, int] = field(default_factory=dict)
     """How many internal errors were caught since the start, by part."""
+    admin_addresses: Mapping[str, RealKey] = field(default_factory=dict)
+    """Where the workers say that their admin APIs are, by name; without those that publish none."""
+    programmed: Table | None = None
+    """The table that the last pass has left in the data plane; None before the first one."""
+    registered: Mapping[str, RegisteredWorker] = field(default_factory=dict)
+    """The workers that the store has, by name."""
+    unleased: frozenset[str] = frozenset()
+    """The other workers whose lease has ended and whose records are kept."""
+    heard: Mapping[str, float] = field(default_factory=dict)
+    """When each other worker answered a ping last, in seconds since 1970."""
+    since: Mapping[EndpointKey, float] = field(default_factory=dict)
+    """Since when this worker has seen each endpoint in its state, in seconds since 1970."""
 
     @property
     def size(self) -> int:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from mesh.control.arrival import Arrivals
+from mesh.control.cluster_follower import PeerDirectory
 from mesh.control.conditions import LoopConditions
 from mesh.control.digest import TableDigest
 from mesh.control.drain_requests import DrainRequests
@@ -11,16 +12,18 @@ from mesh.control.pass_runner import PassRunner
 from mesh.control.past_events import EventMoment
 from mesh.control.snapshot import DetailedSnapshot, WorkerFacts, WorkerSnapshot
 from mesh.control.view_tracker import ViewTracker
+from mesh.control.weight_requests import WeightRequests
 from mesh.health.monitor import HealthMonitor
 from mesh.model.errors import CodedText
 from mesh.model.service import Name
+from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 
 
 class SnapshotBuilder:
     """Takes snapshots of a worker. All methods must be called in the event loop's thread."""
 
-    # 8 parameters: one for each part of the worker that a snapshot shows.
+    # 9 parameters: one for each part of the worker that a snapshot shows.
 
     def __init__(
         self,
@@ -33,9 +36,12 @@ class SnapshotBuilder:
         conditions: LoopConditions,
         troubles: Callable[[], Mapping[str, CodedText]],
         arrivals: Callable[[], Arrivals],
+        admin_addresses: Callable[[], Mapping[str, RealKey]],
+        peers: PeerDirectory,
     ) -> None:
         """`domain` completes a bare name. `troubles`: why the last good state of a part stays in force, by part.
-        `arrivals`: whether requests arrive.
+        `arrivals`: whether requests arrive. `admin_addresses`: where the workers say that their admin APIs are. `peers`
+        knows the other workers.
         """
         self._facts = facts
         self._domain = domain
@@ -45,6 +51,8 @@ class SnapshotBuilder:
         self._conditions = conditions
         self._troubles = troubles
         self._arrivals = arrivals
+        self._admin_addresses = admin_addresses
+        self._peers = peers
         self._digest = TableDigest()
 
     def observe(self) -> WorkerSnapshot:
@@ -68,6 +76,10 @@ class SnapshotBuilder:
             isolated,
             self._arrivals(),
             conditions.internal_errors.counts(),
+            self._admin_addresses(),
+            None if runner.plan is None else runner.left,
+            *self._peers.seen(),
+            tracker.since,
         )
 
     def evidence(self) -> DetailedSnapshot:
@@ -83,7 +95,9 @@ class SnapshotBuilder:
             asyncio.get_running_loop().time(),
         )
 
-    def event_moment(self, drains: DrainRequests, at: float, just_started: bool) -> EventMoment | None:
+    def event_moment(
+        self, drains: DrainRequests, weights: WeightRequests, at: float, just_started: bool
+    ) -> EventMoment | None:
         """The state to record at this time (seconds since 1970), from the last pass; None before the first one.
 
         `just_started`: own endpoints that run may not be registered again yet.
@@ -107,6 +121,7 @@ class SnapshotBuilder:
             conditions.repairs,
             lambda key: self._health_monitor.last_answer(key) or effective.known.reasons.get(key),
             drains.requesters,
+            weights.requesters,
         )
 
     def digest(self) -> str | None:

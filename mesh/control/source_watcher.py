@@ -1,7 +1,7 @@
 """Registers what the sources report: the instances on this worker, and problems with their labels."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -11,6 +11,7 @@ from mesh.control.conditions import LoopConditions
 from mesh.control.context import LoopEvents
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.ports import WorkerConfig
+from mesh.control.weight_requests import WeightRequests
 from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.problem import Problem
@@ -35,23 +36,26 @@ class SourceWatcher:
         sources: Sequence[Source],
         *,
         drains: DrainRequests,
+        weights: WeightRequests,
         conditions: LoopConditions,
         events: LoopEvents,
-        offer: Callable[[tuple[Service, ...], tuple[Endpoint, ...]], None],
+        offer: Callable[[tuple[Service, ...], tuple[Endpoint, ...]], Awaitable[None]],
     ) -> None:
-        """`drains`: the drains that operators requested. `offer` is called with all services and endpoints of this
+        """`drains` and `weights`: what operators requested. `offer` is called with all services and endpoints of this
         worker.
         """
         self._config = config
         self._sources = sources
         self._drains = drains
+        self._weights = weights
         self._conditions = conditions
         self._events = events
         self._offer = offer
         self._found: dict[str, tuple[Instance, ...]] = {}
         """Instances by the name of their source. A source that has not answered yet is missing."""
-        self._instances: tuple[object, Mapping[str, Instance]] | None = None
-        """The requested drains, and the instances by ID with these drains applied; None if they must be computed again.
+        self._instances: tuple[object, object, Mapping[str, Instance]] | None = None
+        """The requested drains and weights, and the instances by ID with these applied; None if they must be computed
+        again.
         """
 
     async def run(self) -> None:
@@ -68,11 +72,11 @@ class SourceWatcher:
         """
         if len(self._found) < len(self._sources):
             return None
-        asked = self._drains.asked
-        if self._instances is None or self._instances[0] is not asked:
+        drains, weights = self._drains.asked, self._weights.asked
+        if self._instances is None or self._instances[0] is not drains or self._instances[1] is not weights:
             marked = self._drains.marked(i for source in self._sources for i in self._found[source.name])
-            self._instances = asked, {instance.id: instance for instance in marked}
-        return self._instances[1]
+            self._instances = drains, weights, {instance.id: instance for instance in self._weights.marked(marked)}
+        return self._instances[2]
 
     def frozen(self) -> dict[str, CodedText]:
         """Why the last list of a source stays in force, by the name of the source; empty if all of them answer."""
@@ -108,7 +112,7 @@ class SourceWatcher:
         at = {known.id: source for source in reversed(self._sources) for known in self._found[source.name]}
         located = tuple(_located(i, p, at.get(i.id)) for i, p in offered.problems)
         self._conditions.found(ProblemPart.LABELS, located)
-        self._offer(offered.services, offered.endpoints)
+        await self._offer(offered.services, offered.endpoints)
 
 
 def _located(instance: Instance, problem: Problem, source: Source | None) -> Problem:

@@ -108,12 +108,17 @@ def effective_view(
 
 
 def view_effort(inputs: ViewInputs, before: EffectiveView | None, panic: PanicInput) -> int:
-    """The approximate number of endpoints that `effective_view` will visit."""
+    """The approximate number of endpoints, those that are gone included, that `effective_view` will visit."""
     view = inputs.view
-    if before is None or panic.before.groups or inputs.lost or view.services is not before.inputs.view.services:
+    if before is None:
         return len(view.endpoints)
-    changed = changed_keys(before.inputs.view.groups, view.groups)
-    looked_at = sum(len(view.groups[owner].endpoints) for owner in changed if owner in view.groups)
+    known = before.inputs.view
+    if panic.before.groups or inputs.lost or view.services is not known.services:
+        return len(view.endpoints) + len(known.endpoints)
+    changed = changed_keys(known.groups, view.groups)
+    looked_at = sum(
+        len(groups[owner].endpoints) for groups in (known.groups, view.groups) for owner in changed if owner in groups
+    )
     return looked_at + len(changed_keys(before.inputs.probed, inputs.probed))
 
 

@@ -1,11 +1,13 @@
 """Runs the view pipeline for the control loop, each time from its last result."""
 
+import time
 from collections.abc import Mapping
 from functools import partial
 
 from mesh.cluster.peer_monitor import Reachability
 from mesh.control.context import ClusterState
 from mesh.control.source_watcher import SourceWatcher
+from mesh.control.state_times import EndpointStateTimes
 from mesh.control.view import EffectiveView, ViewInputs, effective_view, view_effort
 from mesh.health.monitor import HealthMonitor
 from mesh.model.service import EndpointKey, Instance
@@ -30,6 +32,7 @@ class ViewTracker:
         self._health_monitor = health_monitor
         self._reachability = reachability
         self._last: EffectiveView | None = None
+        self._times = EndpointStateTimes()
 
     async def update(self) -> EffectiveView | None:
         """Compute the effective view and update the panic state; None until the store has answered once."""
@@ -41,12 +44,22 @@ class ViewTracker:
         self._last = await compute(view_effort(inputs, self._last, panic), work)
         if self._last.panic is not None:
             self._health_monitor.decided(self._last.panic)
+        self._times = self._times.after(self._last.known, time.time())
         return self._last
 
     @property
     def last(self) -> EffectiveView | None:
         """The result of the last `update`; None before the first one."""
         return self._last
+
+    def traffic(self) -> ClusterView | None:
+        """The view that traffic followed in the last pass; None before the first one."""
+        return None if self._last is None else self._last.traffic
+
+    @property
+    def since(self) -> Mapping[EndpointKey, float]:
+        """Since when each endpoint is in its state, in seconds since 1970."""
+        return self._times.since
 
     @property
     def view(self) -> ClusterView | None:

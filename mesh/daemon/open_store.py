@@ -26,7 +26,7 @@ async def open_store(settings: Settings) -> Store:
         )
     url = etcd_url.parse_etcd_url(settings.store_url)
     tls = await asyncio.to_thread(TlsCertificates, settings) if url.tls else None
-    gateway = EtcdClient(url.members, _credentials(settings), tls)
+    gateway = EtcdClient(url.members, etcd_credentials(settings), tls)
     store = EtcdStore.at(url, gateway, own_prefixes(settings.node_name), settings.store_lease_ttl, daemon_session)
     try:
         view = await CachedStore.open(store, settings.store_saved_view, redact_record)
@@ -38,7 +38,8 @@ async def open_store(settings: Settings) -> Store:
     return view
 
 
-def _credentials(settings: Settings) -> EtcdCredentials | None:
+def etcd_credentials(settings: Settings) -> EtcdCredentials | None:
+    """Return the user of etcd, None if none is set. Raises `StoreError` for a user without a password."""
     if settings.store_user is None:
         return None
     if settings.store_password is None:

@@ -22,6 +22,7 @@ from mesh.api.status import notices
 from mesh.config.settings import Settings
 from mesh.control.assembly import ControlLoop
 from mesh.dataplane import DataPlane, DataPlaneError
+from mesh.dataplane.drain import BackendKey
 from mesh.health.prober import Prober
 from mesh.model.errors import MeshError
 from mesh.model.problem import Notices
@@ -105,10 +106,11 @@ class SnapshotCollector:
 
     async def _take_event_input(self) -> EventInput:
         traffic = await self._traffic()
+        connections: Mapping[BackendKey, int] | None
         try:
             connections = await self._plane.connections()
         except DataPlaneError:
-            connections = {}
+            connections = None  # the control loop reports the failure
         return EventInput(self._snapshots.observe(), asyncio.get_running_loop().time(), traffic, connections)
 
     async def _traffic(self) -> Mapping[VirtualKey, TrafficCounters]:

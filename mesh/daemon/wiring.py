@@ -15,19 +15,24 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from mesh import __version__
+from mesh.api.channel.certificates import ChannelCertificates
+from mesh.api.channel.https import HttpsWorkerChannel
 from mesh.api.connectivity.plan import PlanFacts
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi
-from mesh.api.status import WorkerStatus, worker_status
+from mesh.api.status import StatusDetail, WorkerStatus, worker_status
 from mesh.cluster.claim_actions import ClaimActions
-from mesh.cluster.records.encode import build_view
+from mesh.cluster.records.encode import build_view, own_prefixes
+from mesh.cluster.worker_removal import WorkerRemoval
 from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, PrivateAnswers, Settings, secret_files
 from mesh.control.arrival_watcher import PassiveSources
 from mesh.control.assembly import ControlLoop, LoopParts, control_loop
+from mesh.control.cluster_follower import PeerDirectory
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.dns_zone import ZonePublisher
 from mesh.control.drain_requests import DrainRequests
+from mesh.control.endpoint_actions import EndpointActions
 from mesh.control.event_recorder import ContainerExit, ContainerExits, EventRecorder
 from mesh.control.graceful_stop import ContainerEngine, DrainSignals, GracefulStopper
 from mesh.control.handover import IpvsHandover, NftablesHandover
@@ -36,6 +41,8 @@ from mesh.control.own_commands import DeclaredCommandRunner
 from mesh.control.ports import HostUpkeep, WorkerConfig
 from mesh.control.snapshot import WorkerFacts
 from mesh.control.source_nat import SourceNatUpkeep
+from mesh.control.weight_requests import WeightRequests
+from mesh.daemon.admin_address import admin_address
 from mesh.daemon.arrival_monitor import ArrivalMonitor
 from mesh.daemon.connectivity import ConnectivityTester
 from mesh.daemon.firewall import firewall_settings
@@ -70,13 +77,14 @@ from mesh.host.request_counts import RequestCounter
 from mesh.host.rlimits import DescriptorShares, raise_file_limit, share_descriptors
 from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
-from mesh.model.claims import ClaimLimits, ClaimQuotas
+from mesh.model.claims import ClaimLimits, ClaimPace, ClaimQuotas
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError, CodedText, MeshError
 from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.past_event import NumberedEvent
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
+from mesh.sources.compose.limits import compose_limits
 from mesh.sources.compose.source import ComposeSource
 from mesh.sources.docker.client import outbound_address
 from mesh.sources.docker.engine import DockerEngine
@@ -87,12 +95,14 @@ from mesh.sources.docker.instances import InstanceRules
 from mesh.sources.docker.networks import read_container_networks
 from mesh.sources.docker.source import DockerSource
 from mesh.store import Store, StoreError
+from mesh.store.cached import CachedStore
 from mesh.store.event_ring import EventRing, RingLimits
 from mesh.store.sqlite_event_ring import SqliteEventRing
 from mesh.util.bulkhead import Bulkhead, contain_event_loop
 from mesh.util.offload import shorten_thread_switches
 from meshdns import bulkhead as dns_bulkhead
 from meshdns.acl import LOCAL_NETWORKS
+from meshdns.cache import ForwardCache
 from meshdns.forwarder import Forwarder, ForwardLimits
 from meshdns.server import NameServer, NameServerError, ServerRates
 from meshdns.service_records import reverse_domains
@@ -141,7 +151,7 @@ async def run_daemon(
     Raises `StartError`, `DataPlaneError`, `StoreError` or `AdminApiError` before anything was changed.
     """
     shorten_thread_switches()
-    shares = share_descriptors(raise_file_limit(), len(settings.dns_listen) + 1)
+    shares = share_descriptors(raise_file_limit(), len(settings.dns_listen) + 1, descriptor_shares(settings))
     contain_event_loop(asyncio.get_running_loop())
     dns_bulkhead.report_to(Bulkhead(DaemonPart.NAMES).caught)
     async with AsyncExitStack() as stack:
@@ -153,7 +163,12 @@ async def run_daemon(
         if isinstance(interface, MeshInterface):
             stack.push_async_callback(interface.close)
         engine = settings.source_docker_socket
-        prober = Prober(context.events.wake.set, max_in_flight=shares.checks, commands=_command_check(engine, context))
+        prober = Prober(
+            context.events.wake.set,
+            max_in_flight=shares.checks,
+            commands=_command_check(settings, context),
+            body_bytes=settings.probes_body_bytes,
+        )
         isolation = NetworkIsolation()
         plane, reason = await choose_data_plane(
             settings, interface, published, prober.suspect, isolation.barred, shares=shares
@@ -172,15 +187,13 @@ async def run_daemon(
             raise StartError(Code.DNS_CANNOT_LISTEN, f"{error}{remedy}") from error
         stack.push_async_callback(names.stop)
         peer_endpoint = await _open_peer_endpoint(settings, stack)
-        drains = DrainRequests(
-            context.events.instances_changed.set, await read_own_endpoints(store, settings.node_name)
-        )
+        drains, weights = await _operator_requests(store, settings.node_name, context)
         signals, exits = DrainSignals(), ContainerExits()
         sources, engines = _sources(settings, environment, signals, exits)
         stopper = GracefulStopper(drains, engines, settings.dataplane_drain_timeout, signals)
         handovers = await _handovers(settings, plane, interface, published, lambda: context.stats.passes > 0)
         loop = control_loop(
-            _worker_config(settings, resolver, peer_endpoint.listens),
+            _worker_config(settings, resolver, peer_endpoint),
             _facts(settings, plane, reason, names.addresses),
             LoopParts(
                 host=HostAddresses(settings.node_address),
@@ -200,6 +213,7 @@ async def run_daemon(
                 prober=prober,
                 publish=_publisher(zone_builder, names),
                 drains=drains,
+                weights=weights,
                 witnesses=peer_endpoint.witnesses,
             ),
             context,
@@ -230,13 +244,15 @@ async def run_daemon(
         api = AdminApi(
             replace(admin_listen_config(settings), connections=shares.admin_connections),
             loop.snapshots.observe,
-            stopper.verbs(),
+            EndpointActions(settings.node_name, stopper, weights, loop.traffic).verbs(),
             collector.measure,
             collector.feed,
             explain=collector.explain,
             connectivity=connectivity,
             past=PastEventsHandler(lambda: settings.node_name, settings.dns_domain, ring),
             claims=ClaimActions(store),
+            channel=_channel(settings, loop.peers, stack),
+            removal=WorkerRemoval(settings.node_name, store),
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -256,7 +272,7 @@ async def run_daemon(
             ]
             started(
                 RunningDaemon(
-                    lambda: worker_status(loop.snapshots.observe(), in_detail=True),
+                    lambda: worker_status(loop.snapshots.observe(), StatusDetail.FULL),
                     names.addresses,
                     _reload(sources),
                     plane.listening_on,
@@ -266,6 +282,16 @@ async def run_daemon(
             await stop.wait()
             for part in parts:
                 part.cancel()
+
+
+def _channel(settings: Settings, peers: PeerDirectory, stack: AsyncExitStack) -> HttpsWorkerChannel:
+    """What asks other workers; it is closed with the stack."""
+    certificates = None
+    if settings.admin_cert is not None and settings.admin_client_ca is not None:
+        certificates = ChannelCertificates(settings.admin_cert, settings.admin_key, settings.admin_client_ca)
+    channel = HttpsWorkerChannel(peers, certificates)
+    stack.push_async_callback(channel.close)
+    return channel
 
 
 def _arrival_monitors(
@@ -284,9 +310,23 @@ def _arrival_monitors(
     return (monitor,)
 
 
-def _command_check(engine: str | None, context: LoopContext) -> CommandCheck | None:
-    """The check by commands in containers of this engine; None without an engine."""
-    return None if engine is None else CommandCheck(DeclaredCommandRunner(DockerExec(engine), context.commands))
+def _command_check(settings: Settings, context: LoopContext) -> CommandCheck | None:
+    """The check by commands in containers of the engine; None without an engine."""
+    if settings.source_docker_socket is None:
+        return None
+    runner = DeclaredCommandRunner(DockerExec(settings.source_docker_socket), context.commands)
+    return CommandCheck(runner, settings.probes_commands, settings.probes_commands_per_second)
+
+
+def descriptor_shares(settings: Settings) -> DescriptorShares:
+    """How many of each kind may be open at a time if the limit of open files permits it."""
+    return DescriptorShares(
+        checks=settings.probes_concurrent,
+        dns_connections=settings.dns_tcp_connections,
+        admin_connections=settings.admin_connections,
+        proxied_connections=settings.dataplane_proxy_connections,
+        proxied_sessions=settings.dataplane_proxy_sessions,
+    )
 
 
 async def refuse_overlap(settings: Settings) -> None:
@@ -314,7 +354,7 @@ async def choose_data_plane(
     the real servers that a client may not reach, for a data plane behind which no rule of the host sees the client.
     """
     driver, pool = settings.dataplane_driver, settings.vip_pool
-    shares = shares or DescriptorShares()
+    shares = shares or descriptor_shares(settings)
     userspace = UserspaceDataPlane(
         interface,
         settings.dataplane_low_port_offset,
@@ -322,6 +362,7 @@ async def choose_data_plane(
         barred,
         connections=shares.proxied_connections,
         sessions=shares.proxied_sessions,
+        idle=(settings.dataplane_tcp_idle, settings.dataplane_udp_idle),
     )
     if driver is Driver.USERSPACE:
         return userspace, "asked for by [dataplane] driver"
@@ -429,7 +470,7 @@ def _name_server(settings: Settings, listen: Sequence[tuple[str, int]], zone: Zo
     )
     rates = ServerRates(queries=settings.dns_own_rate, refusals=settings.dns_refusal_rate)
     allowed = settings.dns_allow or LOCAL_NETWORKS
-    forwarder = Forwarder(upstreams, limits=limits)
+    forwarder = Forwarder(upstreams, limits=limits, cache=ForwardCache(octets=settings.dns_cache_bytes))
     return NameServer(listen, zone, forwarder, allowed=allowed, rates=rates, connections=connections)
 
 
@@ -440,7 +481,14 @@ def _sources(
     sources: list[ComposeSource | DockerSource] = []
     engines: list[ContainerEngine] = []
     if settings.source_compose_files:
-        sources.append(ComposeSource(settings.source_compose_files, env=environment, name=_source_name(sources)))
+        sources.append(
+            ComposeSource(
+                settings.source_compose_files,
+                env=environment,
+                name=_source_name(sources),
+                limits=compose_limits(settings),
+            )
+        )
     if settings.source_docker_socket is not None:
         rules = InstanceRules(
             domain=settings.dns_domain,
@@ -451,6 +499,8 @@ def _sources(
             labels=LabelRules(
                 settings.source_docker_image_labels, tuple(map(label_constraint, settings.source_docker_require))
             ),
+            most_labels=settings.source_docker_labels,
+            label_length=settings.source_docker_label_length,
         )
         docker = DockerSource(
             settings.source_docker_socket,
@@ -516,13 +566,26 @@ def _source_name(sources: Sequence[ComposeSource | DockerSource]) -> str:
     return f"{ProblemPart.SOURCE} {len(sources)}"
 
 
+async def _operator_requests(store: Store, worker: str, context: LoopContext) -> tuple[DrainRequests, WeightRequests]:
+    """What operators requested from an earlier process stays in force."""
+    adopted = await read_own_endpoints(store, worker)
+    changed = context.events.instances_changed.set
+    return DrainRequests(changed, adopted), WeightRequests(changed, adopted)
+
+
 async def read_own_endpoints(store: Store, worker: str) -> list[Endpoint]:
-    """The endpoints that this worker registered before; empty if the store does not answer."""
+    """The endpoints that this worker registered before; empty if the store does not answer.
+
+    A lease may end before a restart does. Then they are in the view that the former process has saved.
+    """
+    prefixes = own_prefixes(worker)
     try:
-        seen, _ = build_view((await store.read()).records)
+        saved = await store.saved() if isinstance(store, CachedStore) else None
+        former = {} if saved is None else {k: v for k, v in saved.records.items() if k.startswith(prefixes)}
+        seen, _ = build_view({**former, **(await store.read()).records})
     except StoreError as error:
         log.warning(
-            "store: %s; drains that were requested before the start are not restored",
+            "store: %s; drains and weights that were requested before the start are not restored",
             error,
             extra=Code.STORE_NOT_READ.extra,
         )
@@ -549,7 +612,7 @@ async def _open_peer_endpoint(settings: Settings, stack: AsyncExitStack) -> Peer
     return peer_endpoint
 
 
-def _worker_config(settings: Settings, resolver: Address | None, listens: RealKey | None) -> WorkerConfig:
+def _worker_config(settings: Settings, resolver: Address | None, peers: PeerEndpoint) -> WorkerConfig:
     return WorkerConfig(
         worker=settings.node_name,
         domain=settings.dns_domain,
@@ -557,7 +620,8 @@ def _worker_config(settings: Settings, resolver: Address | None, listens: RealKe
         publish=settings.publish_ports,
         drain_timeout=settings.dataplane_drain_timeout,
         resolver=resolver,
-        listens=listens,
+        listens=peers.listens,
+        admin=admin_address(settings, peers),
         probe_floor=settings.probes_floor,
         names=name_policy(settings),
         endpoint_networks=settings.cluster_endpoint_networks,
@@ -572,4 +636,5 @@ def _claim_limits(settings: Settings) -> ClaimLimits:
         settings.claims_owner_names,
         settings.claims_owner_ports,
     )
-    return ClaimLimits(settings.claims_grace, settings.claims_keep, quotas)
+    pace = ClaimPace(settings.claims_new_at_once, settings.claims_new_per_minute)
+    return ClaimLimits(settings.claims_grace, settings.claims_keep, quotas, pace)

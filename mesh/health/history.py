@@ -35,6 +35,11 @@ class CheckHistory:
         _, reasons = self._kept
         return reasons[-1] if reasons else None
 
+    def last_at(self) -> float | None:
+        """Return when the last verdict was given, or None if there is none yet."""
+        rows, _ = self._kept
+        return _ROW.unpack_from(rows, len(rows) - _ROW.size)[0] if rows else None
+
     def verdicts(self) -> tuple[Verdict, ...]:
         """Return the last `HISTORY_LENGTH` verdicts, oldest first."""
         packed, reasons = self._kept

@@ -24,6 +24,7 @@ from mesh.health.admission import AdmissionQueue
 from mesh.health.checks import CheckFunction, network_checks
 from mesh.health.checks.batch import CheckBatch, PlainCheck, is_plain
 from mesh.health.checks.http import request_template
+from mesh.health.checks.http_body import MAX_BODY_BYTES
 from mesh.health.checks.tcp import ResourceLackError
 from mesh.health.history import CheckHistory
 from mesh.health.state_machine import (
@@ -86,10 +87,13 @@ class Prober:
         checks: Mapping[ProbeKind, CheckFunction] | None = None,
         max_in_flight: int = MAX_IN_FLIGHT,
         commands: CommandChecker | None = None,
+        body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        """`checks` replaces the network checks. `commands` runs `ProbeKind.COMMAND`; None: these are not judged."""
+        """`checks` replaces the network checks. `commands` runs `ProbeKind.COMMAND`; None: these are not judged.
+        `body_bytes`: in how much of the body of an answer a text is looked for.
+        """
         self._on_change = on_change
-        self._checks = network_checks() if checks is None else checks
+        self._checks = network_checks(body_bytes) if checks is None else checks
         self._in_volleys = checks is None
         self._commands = commands
         self._turns: AdmissionQueue[TargetState] = AdmissionQueue(max_in_flight)

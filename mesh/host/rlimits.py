@@ -34,13 +34,14 @@ class DescriptorShares:
     """UDP sessions of the user-space proxy, each with one socket."""
 
 
-def share_descriptors(limit: int, dns_addresses: int = 1) -> DescriptorShares:
-    """Return what fits into this limit of open files, with `dns_addresses` addresses of the name server.
+def share_descriptors(limit: int, dns_addresses: int = 1, full: DescriptorShares | None = None) -> DescriptorShares:
+    """Return what of `full` fits into this limit of open files, with `dns_addresses` addresses of the name server.
+    None: the shares of the default settings.
 
     Something is left of each kind even if the limit is too small for all of them.
     """
     spare = max(0, limit - _BASE - limit // _RESERVE)
-    full = DescriptorShares()
+    full = full or DescriptorShares()
     return DescriptorShares(
         min(full.checks, max(16, spare // 4)),
         min(full.dns_connections, max(4, spare // 8 // max(1, dns_addresses))),

@@ -24,8 +24,18 @@ class ClaimQuotas:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimPace:
+    """How many claims one worker makes in a time, for all of its services together."""
+
+    at_once: int = 1000
+    """New routing names, published ports and changes of VIPs."""
+    per_minute: int = 60
+    """So many more each minute, once that many were made at once."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimLimits:
-    """How long claims stay with holders that do not declare them, and how many one holder may have."""
+    """How long claims stay with holders that do not declare them, and how many one holder and one worker may make."""
 
     grace: float = 600.0
     """Seconds that a routing name stays with its owner in any case."""
@@ -34,6 +44,7 @@ class ClaimLimits:
     at least `grace`.
     """
     quotas: ClaimQuotas = field(default_factory=ClaimQuotas)
+    pace: ClaimPace = field(default_factory=ClaimPace)
 
 
 @dataclass(frozen=True, slots=True)

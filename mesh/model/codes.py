@@ -448,8 +448,10 @@ class Code(Enum):
         "The container engine does not answer",
         """
         The engine at `[source.docker] socket` does not answer, or not in time. The last list of containers
-        stays in force, so traffic continues, and probes still take failed endpoints out of traffic. Check that
-        the engine runs (`systemctl status docker`) and that the daemon's user may open the socket.
+        stays in force, so traffic continues, and probes still take failed endpoints out of traffic. Where the
+        daemon may see the processes of containers, those that end are left out and those that begin again come
+        back meanwhile (docs/docker.md). Check that the engine runs (`systemctl status docker`) and that the
+        daemon's user may open the socket.
         """,
     )
     CONTAINER_UNUSABLE = (
@@ -529,9 +531,9 @@ class Code(Enum):
         "VM301",
         "A setting that does not exist",
         """
-        The file, or an environment variable that begins with `VIPMESH_`, names a setting that does not exist;
-        the message suggests the nearest one. The daemon does not start, because the intended setting would
-        silently have no effect. [Settings](settings.md) lists all of them.
+        The file, or an environment variable that begins with `VIPMESH_`, names a setting or a table that does
+        not exist, even an empty one; the message suggests the nearest one. The daemon does not start, because
+        the intended setting would silently have no effect. [Settings](settings.md) lists all of them.
         """,
     )
     SETTING_VALUE = (
@@ -698,8 +700,8 @@ class Code(Enum):
         "The store cannot be read",
         """
         The store does not answer; what was read last stays in force. If it did not answer at the start, the
-        daemon does not know which endpoints an operator had drained: check `vipmesh status`, and drain them
-        again.
+        daemon does not know which endpoints an operator had drained or given a weight: check `vipmesh status`,
+        and do it again.
         """,
     )
     FROZEN = (
@@ -1052,7 +1054,7 @@ class Code(Enum):
         "The name server cannot listen",
         """
         An address of `[dns] listen`, or the resolver for containers, is in use, not permitted or does not
-        exist. Often systemd-resolved or dnsmasq uses port 53: `ss -lnup sport = 53` shows it, and `vipmesh
+        exist. Often systemd-resolved or dnsmasq uses port 53: `ss -lntup sport = :53` shows it, and `vipmesh
         doctor` says how to free the port. An address that appears later is served from then on.
         """,
     )
@@ -1243,6 +1245,148 @@ class Code(Enum):
         `vipmesh status` lists them.
         """,
     )
+    CHANNEL_WITHOUT_CERTIFICATE = (
+        "VM672",
+        "This worker has no certificate to ask other workers with",
+        """
+        Workers ask one another over their admin APIs, and each shows the other its certificate. Make them with
+        `vipmesh cluster certs` and set `[admin] tcp`, `cert` and `client_ca` on every worker. If they are set, the
+        message says which file cannot be read. See [the channel between
+        workers](cluster.md#the-channel-between-workers).
+        """,
+    )
+    CHANNEL_NO_ADDRESS = (
+        "VM673",
+        "A worker cannot be asked, since its admin API is nowhere",
+        """
+        No worker of that name is in the cluster, or it does not publish where its admin API is: it is of an earlier
+        version, has no certificates, or does not listen over TCP. Or it publishes an address that cannot be
+        another worker's: loopback, a VIP, or one of this host's own. Set `[admin] tcp`, `cert` and `client_ca`
+        there, and `[admin] advertise` if others reach it elsewhere.
+        """,
+    )
+    CHANNEL_TLS = (
+        "VM674",
+        "No TLS with another worker",
+        """
+        The server at the address that a worker publishes has no certificate with that worker's name, or one that
+        has ended, was revoked or is signed by another authority; or it does not accept this worker's. Nothing was
+        asked. Make new certificates with `vipmesh cluster certs`; each worker needs the same `ca.pem`.
+        """,
+    )
+    CHANNEL_REFUSED = (
+        "VM675",
+        "Another worker refuses the request",
+        """
+        The other worker answered with an error, which the message repeats: it does not know the path, as one of an
+        earlier version, or it does not allow it to a worker. A worker may only read on another one; actions
+        need the operator's certificate or token.
+        """,
+    )
+    CHANNEL_NO_ANSWER = (
+        "VM676",
+        "Another worker does not answer",
+        """
+        The admin API of the other worker is not reached, does not answer in time, or its answer is too long or
+        none of vipmesh. Look at that worker itself, and whether a firewall lets its `[admin] tcp` pass between
+        workers.
+        """,
+    )
+    LAST_SERVING_ENDPOINT = (
+        "VM680",
+        "The last endpoint of a service that serves",
+        """
+        A drain, maintenance, stop or weight of 0 would take the last endpoint that serves from a service with
+        several endpoints; those that are requested at once count together. Let another endpoint serve first
+        (`vipmesh status` shows why it does not), or type the line in the message, which has `--force`.
+        """,
+    )
+    ACTION_LEFT_OUT = (
+        "VM681",
+        "An endpoint of another worker was left out",
+        """
+        The endpoint runs on another worker, and only a certificate or token of your own is sent there: no worker
+        acts because another one says so. Name yours with `--cert` and `--ca`, or `--token-file` and `--ca`, in
+        the environment or in a context, see [Act on any worker](howto/act-on-any-worker.md); or run the verb on
+        that worker.
+        """,
+    )
+    WORKER_ADDRESS_UNKNOWN = (
+        "VM682",
+        "The admin API of another worker is not known",
+        """
+        The worker that runs the endpoint publishes no address of its admin API: it has neither `[admin] tcp` nor
+        `cert`, its version is older, or it is not connected. Set both there, or run the verb on that worker.
+        """,
+    )
+    ENDPOINT_AMBIGUOUS = (
+        "VM683",
+        "Several workers run an endpoint of this name",
+        """
+        The name or ID is that of endpoints on several other workers. Write `NAME@WORKER`, as in the message.
+        """,
+    )
+    WORKER_NOT_REMOVED = (
+        "VM684",
+        "A worker is not removed",
+        """
+        `vipmesh workers remove` does not remove the worker that is asked, nor one that runs, without `--force`: it
+        would register again at once. Stop its daemon first, and take its rights in etcd with the lines that the
+        verb prints. A worker that left nothing in the store has nothing to remove.
+        """,
+    )
+    ACTION_INTERRUPTED = (
+        "VM685",
+        "The client went away before an action had ended",
+        """
+        What had begun goes on: an endpoint that drains stays drained until `vipmesh undrain`. What had not begun is
+        not done: a container that was to be stopped after its drain runs on and takes connections again, and
+        further endpoints of the same line are left as they are.
+        """,
+    )
+    EVENT_OF_WEIGHT = (
+        "VM686",
+        "An operator set the weight of an endpoint",
+        """
+        An event of the past: an operator gave an endpoint a weight in place of its label's with `vipmesh weight`,
+        or that of its label again with `vipmesh weight ENDPOINT reset`.
+        """,
+    )
+    NO_SUCH_STATUS = (
+        "VM690",
+        "Nothing has this name in the status",
+        """
+        `vipmesh status NAME` found no service, VIP, endpoint or worker with that name. `vipmesh status` lists all of
+        them, and `vipmesh explain NAME` says what became of what is gone.
+        """,
+    )
+    STATUS_NOT_IN_ORDER = (
+        "VM691",
+        "The status is not in order",
+        """
+        The time of `vipmesh status --wait SECONDS` has ended, and there is a problem of level error, a service
+        without an endpoint that serves, or no pass yet. The status above the message shows it.
+        """,
+    )
+    NFTABLES_TRAFFIC_NOT_COUNTED = (
+        "VM695",
+        "nftables does not count traffic",
+        """
+        The nftables data plane counts connections and bytes in the table `vipmesh_count`, and nft or the kernel
+        refused it; the message contains why. Traffic flows all the same. Without counters `vipmesh top` shows
+        no rates, and the metrics of traffic are missing. Counting begins with the first request for it that
+        succeeds: delete the table if another program made it, or update nft to 1.0 and the kernel to 5.7.
+        """,
+    )
+    SUPPORT_NOT_WRITTEN = (
+        "VM696",
+        "The archive for support was not written",
+        """
+        `vipmesh support` writes one file that it makes itself, after it has shown what will be in it and was
+        answered `y`. Without a terminal to ask on, add `--yes`. A file that exists is never replaced: name
+        another one with `--output FILE`, in a directory that this user may write to.
+        """,
+    )
     LOG_LINES_LOST = (
         "VM701",
         "Lines of the log were lost",
@@ -1287,6 +1431,26 @@ class Code(Enum):
         That says nothing about the endpoint: its last health stays, and it is asked again at its next time. Names
         are answered as ever. `ss -s` shows how many sockets there are; the limit is `LimitNOFILE` of the unit
         (`ulimit -n`), and ports are in `net.ipv4.ip_local_port_range`.
+        """,
+    )
+    PROBLEMS_NOT_SHOWN = (
+        "VM772",
+        "A file has more problems than are shown",
+        """
+        So many problems of one compose file are kept, errors before warnings; this line counts the others. The setting
+        `[source.compose] problems` says how many, see docs/limits.md. Correct what is shown; the next look shows what
+        is left.
+        """,
+    )
+    CLAIM_RATE = (
+        "VM773",
+        "New services wait for their names, because too many are new at once",
+        """
+        The services of this worker ask for new names, VIPs or published ports faster than `[claims] new_at_once` and
+        `new_per_minute` permit, all of its projects together. What is held already is not counted, so that a start of
+        the host is not slowed down. The services that wait get theirs one after another, those of projects that hold
+        names first. If you start that many new services on purpose, raise the two settings; if not,
+        `vipmesh claims list` shows who holds what, and `vipmesh claims free` gives it back.
         """,
     )
     EVENT_OF_ENDPOINT = (

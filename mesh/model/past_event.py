@@ -28,6 +28,8 @@ class EventKind(StrEnum):
     """An endpoint takes no new connections any more."""
     ENDPOINT_UNDRAINED = "endpoint-undrained"
     """An endpoint takes new connections again."""
+    ENDPOINT_WEIGHT = "endpoint-weight"
+    """An operator gave an endpoint another weight, or the one of its label again."""
     CONTAINER_DIED = "container-died"
     """The process of a container has ended."""
     SERVICE_VIP = "service-vip"
@@ -96,7 +98,7 @@ class PastEvent:
     reason: str | None = None
     """The answer of the probe, the reason of the drain or problem, or how the process ended; None if there is none."""
     by: str | None = None
-    """Who requested a drain; None if nobody did or if it is not known."""
+    """Who requested a drain or a weight; None if nobody did or if it is not known."""
     exit_code: int | None = None
     """The exit code of the process; None if it has not ended or if the code is not known."""
     signal: str | None = None

@@ -10,6 +10,9 @@ from enum import StrEnum
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 
+MAX_PROBLEM_TEXT = 1000
+"""The most characters of each text of a problem. What a text quotes comes from outside."""
+
 
 class Severity(StrEnum):
     """Whether the subject was refused or only looks wrong."""
@@ -22,7 +25,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding. `str()` returns the line that a user reads, without its code."""
+    """One finding. `str()` returns the line that a user reads, without its code. Longer texts are cut."""
 
     code: Code
     severity: Severity
@@ -38,6 +41,12 @@ class Problem:
     """`FILE:LINE` or the container; None until the part that knows it fills it in."""
     owner: str | None = None
     """The `Service.owner` that the problem is about; None until the part that knows it fills it in."""
+
+    def __post_init__(self) -> None:
+        for name in ("subject", "reason", "remedy"):
+            text = getattr(self, name)
+            if len(text) > MAX_PROBLEM_TEXT:
+                object.__setattr__(self, name, f"{text[: MAX_PROBLEM_TEXT - 3]}...")
 
     def __str__(self) -> str:
         where = f"{self.where}: " if self.where else ""

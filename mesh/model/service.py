@@ -90,6 +90,15 @@ class DrainReason(StrEnum):
     """An operator is working on it: it is not probed either."""
 
 
+class WeightOrigin(StrEnum):
+    """Where the weight of an endpoint comes from."""
+
+    LABEL = "label"
+    """Its label, or the default without one."""
+    OPERATOR = "operator"
+    """An operator requested it, in place of the label's."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class HostPort:
     """A port of the worker that leads to a container port."""
@@ -126,10 +135,16 @@ class Instance:
     run: str | None = None
     """Distinguishes its successive processes: a restart changes it and keeps the ID. None if the source does not tell.
     """
+    asked_weight: int | None = None
+    """The weight that an operator requested in place of its label's; None if none did."""
 
     def with_drain(self, drain: DrainReason | None) -> "Instance":
         """Return a copy that gets no new connections for this reason; None if it gets them."""
         return replace(self, drain=drain)
+
+    def with_asked_weight(self, weight: int | None) -> "Instance":
+        """Return a copy with this weight in place of its label's; None for that of the label."""
+        return replace(self, asked_weight=weight)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -222,6 +237,10 @@ class Endpoint:
     """What its own labels declare, or None if that is the same: in a record, as the record of the service that its
     worker writes; in a view, as the service of the view.
     """
+    asked_weight: int | None = None
+    """The weight that an operator requested in place of its label's; None if none did. `weight` is what counts.
+    Versions up to 0.1.0 neither write nor read this.
+    """
 
     def with_declared(self, declared: Service | None) -> "Endpoint":
         """Return a copy whose own labels declare this; None: the same as its service."""
@@ -230,6 +249,15 @@ class Endpoint:
     def with_state(self, drain: DrainReason | None, health: Health | None) -> "Endpoint":
         """Return a copy with this drain and this health according to its engine."""
         return replace(self, drain=drain, health=health)
+
+    def with_weight(self, weight: int, asked_weight: int | None) -> "Endpoint":
+        """Return a copy with this weight, and with the one that an operator requested; None if none did."""
+        return replace(self, weight=weight, asked_weight=asked_weight)
+
+    @property
+    def weight_from(self) -> WeightOrigin:
+        """Where its weight comes from."""
+        return WeightOrigin.LABEL if self.asked_weight is None else WeightOrigin.OPERATOR
 
     @property
     def key(self) -> EndpointKey:

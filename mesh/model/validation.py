@@ -27,6 +27,8 @@ MIN_SECONDS, MAX_SECONDS = 0.01, 86_400.0
 """The shortest and the longest interval or timeout of a probe: below is a busy loop, above is no longer a probe."""
 MAX_STICKY_SECONDS = 31 * 86_400
 """The longest client affinity: what ipvsadm(8) accepts."""
+MAX_WEIGHT = 65_535
+"""The largest weight: what ipvsadm(8) takes."""
 MAX_COUNT = 1000
 """The most checks in a row that a threshold asks for."""
 MAX_PATH, MAX_COMMAND, MAX_HEADER_VALUE, MAX_BODY_TEXT = 2048, 4000, 4096, 1024
@@ -81,7 +83,9 @@ def validate_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
     for mapped in endpoint.host_ports:
         validate_port(mapped.container_port)
         validate_port(mapped.port)
-    validate_number(endpoint.weight, 0, 65_535, "a weight")  # what ipvsadm(8) takes
+    validate_number(endpoint.weight, 0, MAX_WEIGHT, "a weight")
+    if endpoint.asked_weight is not None:
+        validate_number(endpoint.asked_weight, 0, MAX_WEIGHT, "a weight")
     _validate_process(endpoint)
     for threshold in (endpoint.max_connections, endpoint.min_connections):
         validate_number(threshold, 0, (1 << 32) - 1, "connections")

@@ -1,7 +1,8 @@
-"""A source of instances whose lists a test sets."""
+"""A source of instances whose lists a test sets, and processes of containers that a test starts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from ipaddress import ip_interface
 
 from typing_extensions import override
 
@@ -10,6 +11,8 @@ from mesh.model.errors import CodedText
 from mesh.model.problem import Problem
 from mesh.model.service import Instance
 from mesh.sources import Source
+from mesh.sources.docker.process_facts import ContainerProcess, ObservedContainer
+from mesh.sources.docker.processes import ContainerProcesses
 
 
 class FakeSource(Source):
@@ -42,3 +45,41 @@ class FakeSource(Source):
     @override
     def locate(self, instance: Instance, label: str | None) -> str:
         return f"fake {instance.id}" + (f" {label}" if label else "")
+
+
+class FakeContainerProcesses(ContainerProcesses):
+    """Implements `ContainerProcesses`: those that `start` has started and `end` has not ended."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, ObservedContainer] = {}
+        self._began = 0
+
+    def start(self, container: str, *interfaces: str) -> int:
+        """Start the first process of a container and return its PID. `interfaces`: `172.18.0.2/16`; none: the host's
+        network.
+        """
+        self._began += 1
+        process = ContainerProcess(1000 + self._began, self._began)
+        self._running[container] = ObservedContainer(process, frozenset(map(ip_interface, interfaces)))
+        return process.pid
+
+    def end(self, container: str) -> None:
+        """End the process of a container."""
+        del self._running[container]
+
+    @override
+    def identify(self, container: str, pid: int) -> ContainerProcess | None:
+        found = self._running.get(container)
+        return found.process if found is not None and found.process.pid == pid else None
+
+    @override
+    def is_running(self, process: ContainerProcess) -> bool:
+        return any(found.process == process for found in self._running.values())
+
+    @override
+    def look(self, wanted: Collection[str]) -> Mapping[str, ObservedContainer]:
+        return {id: found for id, found in self._running.items() if id in wanted}
+
+    @override
+    def forget(self) -> None:
+        pass

@@ -18,6 +18,7 @@ from mesh.health.state_machine import Verdict
 from mesh.health.targets import ProberCounters, ProbeTarget
 from mesh.model.errors import CodedText
 from mesh.model.service import EndpointKey, Health, Instance, Name
+from mesh.model.table import RealKey
 from mesh.store import Store
 from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
@@ -112,8 +113,10 @@ class FakeWorker:
         field: WorkerBed,
         *,
         plane: FakeDataPlane | None = None,
+        admin: RealKey | None = None,
         publish: Callable[[Mapping[Name, ServicePlan]], None] = lambda _: None,
     ) -> None:
+        """`admin` is where it says that its admin API is."""
         self.name = name
         self.store = store
         self.plane = plane or FakeDataPlane()
@@ -121,7 +124,9 @@ class FakeWorker:
         context = LoopContext(ClusterState(field.pool))
         self.probes = FakeProber(context.events.wake.set)
         self.loop = control_loop(
-            WorkerConfig(name, "mesh.internal", field.pool, field.ports, field.drain_timeout, field.probe_floor),
+            WorkerConfig(
+                name, "mesh.internal", field.pool, field.ports, field.drain_timeout, field.probe_floor, admin=admin
+            ),
             WorkerFacts("0", name, "fake", "a test"),
             LoopParts(
                 host=FakeHost(),

@@ -49,7 +49,8 @@ def test_only_changes_are_sent() -> None:
     healed = replace(OBSERVED, probed={**OBSERVED.probed, (FACTS.worker, "a-2"): Health.HEALTHY})
     (service,) = changed_events(before, watcher_state(moment(observed=healed)))
     assert isinstance(service, ServiceStatus)
-    assert (service.name, [e.serving for e in service.endpoints]) == ("a.test", [True, True, False, True])
+    shown = [(e.serving, e.programming) for e in service.endpoints]
+    assert (service.name, shown) == ("a.test", [(True, False), (False, True), (False, False), (True, False)])
 
     fewer = replace(OBSERVED, view=replace(VIEW, services=VIEW.services[1:]), repairs=8)
     worker, gone = changed_events(before, watcher_state(moment(observed=fewer)))

@@ -665,6 +665,44 @@ def test_any_identifier_of_a_user_is_understood(asked: str, kind: str, services:
     assert (explanation.kind, [way.service for way in explanation.ways]) == (kind, services)
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "web.test:9999",
+        "WEB.test.:9999",
+        "www.test:9999",
+        "http://web.test:9999/path",
+        "https://web.test",
+        "udp://web.test:80",
+        f"{WEB_VIP}:9999",
+        f"tcp://{WEB_VIP}:9999",
+        "demo/web:9999",
+        "web:9999",
+    ],
+)
+def test_a_port_on_which_nothing_listens_is_said_however_the_service_is_named(asked: str) -> None:
+    world = World(probed={ONE.key: HEALTHY, TWO.key: HEALTHY})
+    explanation = world.explain(asked)
+    assert [way.service for way in explanation.ways] == ["web.test"]
+    assert reasons(explanation) == [("web.test", str(Cause.NOT_LISTENING))]
+    assert "it listens on tcp 80, tcp 30080 of every worker" in world.text(asked)
+
+
+@pytest.mark.parametrize(
+    "asked", ["web.test", "demo/web", WEB_VIP, "web-1", "web-2", "10.2.0.1", "30080", ONE.id, "web.test:80"]
+)
+@pytest.mark.parametrize("kind", list(K))
+def test_no_event_makes_what_serves_gone(asked: str, kind: EventKind) -> None:
+    story: dict[str, Any] = {"worker": "w1", "owner": "demo/web", "service": "web.test", "endpoint": ONE.id}
+    story |= {"name": "web-1", "address": ONE.address, "names": ("web.test",), "vip": WEB_VIP, "ports": (30080,)}
+    past = [PastEvent(at=990.0, kind=kind, code="VM780", text="it happened", **story)]
+    world = World(probed={ONE.key: HEALTHY, TWO.key: HEALTHY}, past=past)
+    explanation = world.explain(asked)
+    assert explanation.works
+    assert not [way.gone for way in explanation.ways if way.gone]
+    assert " is gone" not in world.text(asked)
+
+
 def test_of_two_services_that_declare_a_name_the_holder_counts() -> None:
     world = World(services=(WEB, OTHER), endpoints=(ONE, replace(FAR, owner="other/web")))
     assert world.explain("web.test").works

@@ -170,6 +170,12 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
         [(WARNING, "http://a:2379: Connection refused", "http://a:2379")],
     ),
     (
+        "etcd requires a user",
+        {"store": {"http://a:2379": "etcd refuses: user name is empty; set [store] user and password"}},
+        ETCD,
+        [(ERROR, "http://a:2379: etcd refuses: user name is empty", "set [store] user and password")],
+    ),
+    (
         "all of etcd is away",
         {"store": {"http://a:2379": "Connection refused"}},
         ETCD,
@@ -193,7 +199,7 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
         "nftables is asked for and does not do",
         {"no_nftables": "not permitted"},
         '[dataplane]\ndriver = "nftables"',
-        [(ERROR, "nftables cannot balance: not permitted", "apt-get")],
+        [(ERROR, "nftables cannot balance: not permitted", "cap_add: [NET_ADMIN]")],
     ),
     (
         "nftables is seen in part without root",
@@ -255,7 +261,7 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
         "somebody on all of IPv6",
         taken(None, "::"),
         "",
-        [(ERROR, "only root can see", "ss -lnup")] * 2,
+        [(ERROR, "only root can see", "ss -lntup")] * 2,
     ),
     ("a daemon of ours", taken("vipmesh", ours=True), "", []),
     (
@@ -470,4 +476,4 @@ async def test_as_a_program_sees_it(tmp_path: Path) -> None:
     assert code == 1
     assert "error    store: http://127.0.0.1:1: " in text
     assert " [VM802]\n" in text
-    assert "\n         fix: check that http://127.0.0.1:1 can be used from this host" in text
+    assert "\n         fix: check that etcd runs and that [store] url lists its client addresses" in text

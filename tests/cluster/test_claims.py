@@ -14,6 +14,7 @@ from mesh.cluster.claims import (
     ClaimRequest,
     ClaimVip,
     MoveVip,
+    PutBackVip,
     RecordOlderNames,
     TakeOverName,
     apply_claims,
@@ -182,6 +183,53 @@ class TestFixedVip:
         after, problems = settle(moved, claiming("x.test", vip=old), claims=apply_claims(before, wanted))
         assert "held by web.test" in problems[0]
         assert "x.test" not in after.vips
+
+
+class TestAVipWhoseRecordByAddressHasAnotherName:
+    """Somebody rewrote one of the two records of a VIP while the service was away."""
+
+    OWNERS = {"web.test": "demo/web.test", "x.test": "demo/x.test"}  # noqa: RUF012 -- never changed
+
+    @pytest.mark.parametrize("others", [{}, {"x.test": "10.112.0.9"}])
+    @pytest.mark.parametrize("fixed", [None, "10.112.0.7"])
+    def test_is_put_back_if_that_name_does_not_have_it(self, others: dict[str, str], fixed: str | None) -> None:
+        given = Claims({"web.test": "10.112.0.7", **others}, self.OWNERS, {}, {"10.112.0.7": "x.test"})
+        wanted, problems = plan_claims([claiming("web.test", vip=fixed)], given, pool=SMALL_POOL, ports=PORTS)
+        assert (wanted, problems) == ((PutBackVip("web.test", "10.112.0.7", "x.test"),), ())
+        in_force = claims_in_force(apply_claims(given, wanted), SMALL_POOL)
+        assert in_force.vips["web.test"] == "10.112.0.7"
+
+    def test_is_replaced_if_that_name_has_it_too(self) -> None:
+        given = Claims({"web.test": "10.112.0.7", "x.test": "10.112.0.7"}, self.OWNERS, {}, {"10.112.0.7": "x.test"})
+        after, problems = settle(claiming("web.test"), claiming("x.test"), claims=given)
+        assert not problems
+        assert claims_in_force(after, SMALL_POOL).vips["x.test"] == "10.112.0.7"
+        assert claims_in_force(after, SMALL_POOL).vips["web.test"] != "10.112.0.7"
+
+    def test_is_refused_if_that_name_has_it_too_and_a_label_asks_for_it(self) -> None:
+        vips = {"web.test": "10.112.0.7", "x.test": "10.112.0.7"}
+        given = Claims(vips, self.OWNERS, {}, {"10.112.0.7": "x.test"})
+        after, (problem,) = settle(claiming("web.test", vip="10.112.0.7"), claiming("x.test"), claims=given)
+        assert after == given
+        assert "the VIP 10.112.0.7 is held by x.test" in problem
+
+    @given(st.data())
+    def test_whatever_the_records_say_each_service_has_a_vip_or_a_problem(self, data: st.DataObject) -> None:
+        names = [f"s{number}.test" for number in range(4)]
+        addresses = st.sampled_from([f"10.112.0.{number}" for number in range(7)])
+        vips = data.draw(st.dictionaries(st.sampled_from(names), addresses))
+        holders = data.draw(st.dictionaries(addresses, st.sampled_from([*names, "away.test"])))
+        pool = ip_network("10.112.0.0/29")
+        services = [claiming(name, vip=data.draw(st.none() | addresses)) for name in names]
+        claims = Claims(vips, {service.name: service.owner for service in services}, {}, holders)
+        for _ in range(3):
+            claims = apply_claims(claims, plan_claims(services, claims, pool=pool, ports=PORTS)[0])
+        wanted, problems = plan_claims(services, claims, pool=pool, ports=PORTS)
+        assert wanted == ()
+        in_force = claims_in_force(claims, pool).vips
+        assert len(set(in_force.values())) == len(in_force)
+        silent = [name for name in names if name not in in_force and not any(name in str(p) for p in problems)]
+        assert silent == []
 
 
 class TestAClaimThatThePoolDoesNotCover:

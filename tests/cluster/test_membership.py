@@ -3,12 +3,18 @@
 import asyncio
 from itertools import groupby
 
+import msgspec
 import pytest
 
-from mesh.cluster.membership import Membership, listen_addresses
+from mesh.cluster.endpoint_authority import EndpointAuthority
+from mesh.cluster.membership import Membership, admin_addresses, listen_addresses
+from mesh.cluster.records.encode import build_view, encode_daemon
+from mesh.cluster.sync import ClusterSync
+from mesh.control.conditions import LoopConditions
 from mesh.model.table import RealKey
 from mesh.store import StoreSnapshot
-from mesh.testing.store import MemoryCluster
+from mesh.testing.store import MemoryCluster, MemoryStore
+from tests.builders import SMALL_POOL
 from tests.cluster.test_sync import Worker
 
 pytestmark = pytest.mark.looptime
@@ -110,3 +116,75 @@ def test_only_daemon_records_have_listen_addresses() -> None:
         )
         == {}
     )
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("10.1.0.2:9780", RealKey("10.1.0.2", 9780)),
+        ("[fd00::2]:9780", RealKey("fd00::2", 9780)),
+        ("10.1.0.2", None),
+        ("10.1.0.2:0", None),
+        ("10.1.0.2:99999", None),
+        ("0.0.0.0:9780", None),
+        ("224.0.0.1:9780", None),
+        ("[fe80::2%eth0]:9780", None),
+        ("w2.example:9780", None),
+        ("[" + ":" * 5000 + "]:1", None),
+        (5, None),
+        (None, None),
+    ],
+)
+def test_an_admin_address_passes_the_gate_or_there_is_none(written: object, expected: RealKey | None) -> None:
+    record = {"workers/w2/daemon": msgspec.json.encode({"v": 1, "version": "1", "session": "s", "admin": written})}
+    assert admin_addresses(record).get("w2") == expected
+    assert listen_addresses(record) == {}
+
+
+def test_a_record_says_something_of_its_own_worker_alone() -> None:
+    records = encode_daemon("w2", "1", "s", admin="10.1.0.2:9780") | encode_daemon("w3", "1", "s", "10.1.0.3:9781")
+    records |= {"workers/w4/endpoints/daemon": records["workers/w2/daemon"]}
+    assert admin_addresses(records) == {"w2": RealKey("10.1.0.2", 9780)}
+    assert b"admin" not in encode_daemon("w3", "1", "s", "10.1.0.3:9781")["workers/w3/daemon"], "as before this field"
+    assert build_view(records)[0].workers == {"w2", "w3"}
+    assert build_view(records)[1] != (), "the record of another kind is a problem, not an address"
+
+
+async def test_the_admin_address_of_a_worker_that_answers_stays_when_its_lease_ends(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
+        two.offers("a")
+        one.met = {"w2"}
+        await asyncio.sleep(1)
+        assert one.share.admin_addresses == {"w2": RealKey("10.1.0.2", 9780)}
+        cluster.expire("w2")
+        await asyncio.sleep(1)
+        assert one.share.admin_addresses == {"w2": RealKey("10.1.0.2", 9780)}
+        one.met.clear()
+        one.share.review()
+        await asyncio.sleep(1)
+        assert one.share.admin_addresses == {}
+
+
+@pytest.mark.parametrize(
+    ("own", "there", "is_asked"),
+    [
+        ("10.1.0.1", "10.1.0.2", True),
+        ("10.1.0.1", "127.0.0.2", False),
+        ("127.0.0.1", "127.0.0.2", True),
+        ("127.0.0.1", "169.254.1.1", False),
+        ("10.1.0.1", "10.1.0.1", False),
+        ("10.1.0.1", str(SMALL_POOL[1]), False),
+        ("10.1.0.1", "::ffff:127.0.0.1", False),
+    ],
+)
+def test_where_the_admin_api_of_another_worker_can_be(own: str, there: str, is_asked: bool) -> None:
+    sync = ClusterSync(
+        "w1",
+        MemoryStore(MemoryCluster(), "w1"),
+        LoopConditions(),
+        lambda _: ((), ()),
+        admin=RealKey(own, 9780),
+        authority=EndpointAuthority("w1", SMALL_POOL),
+    )
+    sync.move(frozenset({own}))
+    assert (sync.admin_refusal(there) is None) is is_asked

@@ -20,6 +20,7 @@ from mesh.cluster.claims import (
     ClaimVip,
     MovePort,
     MoveVip,
+    PutBackVip,
     RecordDeclaration,
     TakeOverName,
 )
@@ -290,6 +291,12 @@ async def test_claim_requests_become_records_that_read_back_as_claims() -> None:
             Claims({"web.test": "10.112.0.10"}, holders={"10.112.0.10": "web.test"}),
             id="a VIP that was its own before",
         ),
+        pytest.param(
+            encode_service_claim("web.test", "10.112.0.9") | encode_vip_claim("10.112.0.9", "other.test"),
+            PutBackVip("web.test", "10.112.0.9", "other.test"),
+            Claims({"web.test": "10.112.0.9"}, holders={"10.112.0.9": "web.test"}),
+            id="a VIP whose record has another name",
+        ),
     ],
 )
 async def test_claims_written_by_a_newer_version_can_be_taken_over(
@@ -302,6 +309,33 @@ async def test_claims_written_by_a_newer_version_can_be_taken_over(
     assert await claim_all(store, [wish])
     assert build_view(cluster.records)[0].claims == then
     assert await claim_all(store, [wish]), "once more is no harm"
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        pytest.param(encode_vip_claim("10.112.0.9", "other.test"), id="the service has no VIP"),
+        pytest.param(
+            encode_vip_claim("10.112.0.9", "other.test") | encode_service_claim("web.test", "10.112.0.8"),
+            id="the service has another VIP",
+        ),
+        pytest.param(
+            encode_vip_claim("10.112.0.9", "other.test")
+            | encode_service_claim("web.test", "10.112.0.9")
+            | encode_service_claim("other.test", "10.112.0.9"),
+            id="the other one has it",
+        ),
+        pytest.param(
+            encode_vip_claim("10.112.0.9", "third.test") | encode_service_claim("web.test", "10.112.0.9"),
+            id="a third one has it",
+        ),
+    ],
+)
+async def test_a_vip_is_not_put_back_if_the_records_changed(there: dict[str, bytes]) -> None:
+    cluster = MemoryCluster()
+    cluster.write(there)
+    assert not await claim_all(MemoryStore(cluster, "w1"), [PutBackVip("web.test", "10.112.0.9", "other.test")])
+    assert cluster.records == there
 
 
 async def test_a_declaration_in_force_is_recorded_only_in_the_place_of_the_one_that_was_known() -> None:

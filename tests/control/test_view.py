@@ -10,7 +10,7 @@ from mesh.api.explain.query import explain
 from mesh.api.status import worker_status
 from mesh.control.planner import Plan, make_plan
 from mesh.control.snapshot import DetailedSnapshot, WorkerFacts, WorkerSnapshot
-from mesh.control.view import EffectiveView, ViewInputs, effective_view
+from mesh.control.view import EffectiveView, ViewInputs, effective_view, view_effort
 from mesh.health.panic import PanicInput, PanicState, ProbeEvidence
 from mesh.health.snapshot import HealthSnapshot
 from mesh.health.takeover import (
@@ -332,3 +332,53 @@ def test_endpoints_reported_as_serving_have_a_weight_in_the_planned_table(world:
     assert all(way.why_not or e.serving or e.why_not for way in explained for e in way.endpoints), (
         "or there is a reason"
     )
+
+
+def test_endpoints_that_come_and_go_are_counted_before_they_are_looked_at() -> None:
+    services = tuple(service(f"n{number}.test", owner=f"demo/n{number}") for number in range(20))
+    endpoints = tuple(Endpoint(f"demo/n{n}/1", f"demo/n{n}", ME, "10.2.0.1") for n in range(20))
+    there, gone = ViewInputs(ME, ClusterView(services, endpoints)), ViewInputs(ME, ClusterView())
+    panic = PanicInput(PanicState(), ProbeEvidence(frozenset()), 50, 0.0)
+    before = effective_view(there)
+    assert (view_effort(there, None, panic), view_effort(there, before, panic)) == (20, 0)
+    assert view_effort(gone, before, panic) == 20
+    same_services = ViewInputs(ME, replace(there.view, endpoints=()))
+    assert view_effort(same_services, before, panic) == 20
+
+
+@given(WORLDS, st.data())
+def test_an_endpoint_serves_once_the_data_plane_has_it(world: World, data: st.DataObject) -> None:
+    traffic = effective_view(world.inputs()).traffic
+    planned = make_plan(traffic, traffic.health, world.own, contested=world.contested)
+    servers = planned.table.virtual_servers
+    left = data.draw(st.sets(st.sampled_from(sorted(servers)))) if servers else set()
+    programmed = planned.table.part(left)
+    evidence = world.evidence(planned)
+    evidence = replace(evidence, observed=replace(evidence.observed, programmed=programmed), programmed=programmed)
+    weights = {
+        real
+        for virtual in programmed.virtual_servers.values()
+        for real, server in virtual.real_servers.items()
+        if server.weight
+    }
+    services = {service.owner: service for service in traffic.services}
+    shown = {
+        e: real_keys(services[service.owner], endpoint)
+        for service in worker_status(evidence.observed).services
+        for e in service.endpoints
+        for endpoint in traffic.groups[service.owner].endpoints
+        if endpoint.key == (e.worker, e.id)
+    }
+    assert all(not reals.isdisjoint(weights) for e, reals in shown.items() if e.serving)
+    planned_to_serve = {
+        (e.worker, e.id)
+        for s in worker_status(world.evidence(planned).observed).services
+        for e in s.endpoints
+        if e.serving
+    }
+    assert {(e.worker, e.id) for e in shown if e.serving or e.programming} == planned_to_serve
+    explained = [way for service in world.view.services for way in explain(service.owner, evidence).ways]
+    assert {(e.worker, e.id) for way in explained for e in way.endpoints if e.serving} == {
+        (e.worker, e.id) for e in shown if e.serving
+    }
+    assert all(way.why_not or e.serving or e.why_not for way in explained for e in way.endpoints)

@@ -27,6 +27,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from typing_extensions import override
 
+from mesh.api.cluster_events import ClusterEventsDocument
 from mesh.api.connectivity.plan import ConnectivityPlan, TargetKind
 from mesh.api.connectivity.report import ConnectivityReport, RowState
 from mesh.api.connectivity.trace import LossCause
@@ -53,6 +54,7 @@ from mesh.daemon.resolver import DNS_PORT as RESOLVER_PORT
 from mesh.daemon.systemd import SystemdNotifier
 from mesh.dataplane.nftables.ruleset import base_chains, base_script
 from mesh.dataplane.nftables.service_chain import service_chains
+from mesh.dataplane.nftables.traffic_counters import counter_script
 from mesh.health.snapshot import HealthSnapshot
 from mesh.host.facts import HostFacts
 from mesh.host.firewall.facts import USER_CHAIN
@@ -399,6 +401,8 @@ def documents() -> Mapping[str, Document]:
         **{f"event {name}": document(type_) for type_, name in EVENT_NAMES.items()},
         "event bye": described("Bye"),
         "past events": document(PastEventsDocument),
+        "past events of all workers": document(ClusterEventsDocument),
+        "address of a worker": described("WorkerAddress"),
         "request of a verb": described("Named"),
         "answer to a verb": described("Done"),
         "refusal": described("Refusal"),
@@ -588,6 +592,7 @@ def kernel() -> Iterator[str]:
     yield from dict.fromkeys(_nft_objects(render_marking(MarkingRules(POOL, internal_bridges=(1,)))))
     yield f"chain {USER_CHAIN}: {' '.join(wanted_rule(DEFAULT_MARK).words)}"
     yield from (line for version in (4, 6) for line in _nft_objects("\n".join(base_script(base_chains(version), ()))))
+    yield from (line for version in (4, 6) for line in _nft_objects("\n".join(counter_script(version))))
     kept = service_chains(_KEY, _STICKY)
     for name, rules in kept.chains.items():
         yield f"chain {name}"
@@ -599,7 +604,7 @@ def _nft_objects(text: str) -> Iterator[str]:
     """Tables, chains, sets and maps in a script for nft(8), in both of its notations."""
     table = ""
     for line in text.splitlines():
-        if found := re.fullmatch(r"add (?:(table|map|chain) )(ip6? \w+)(?: (\w+))?(?: .*)?", line):
+        if found := re.fullmatch(r"add (?:(table|set|map|chain) )(ip6? \w+)(?: (\w+))?(?: .*)?", line):
             yield " ".join(filter(None, [found[1], found[2], found[3]]))
         elif found := re.fullmatch(r"table (ip6? \w+) \{", line):
             table = found[1]

@@ -161,8 +161,10 @@ def encoded_again(where: str, value: bytes) -> tuple[str, bytes]:
         case EndpointVerdict(worker, endpoint_key, said):
             return encode_verdict(worker, endpoint_key, said.health, kept=said.kept, held_back=said.held_back)
         case DaemonPresence(worker):
-            said_by_it = msgspec.json.decode(value, type=DaemonRecord)
-            return _only(encode_daemon(worker, said_by_it.version, said_by_it.session, said_by_it.listens))
+            its = msgspec.json.decode(value, type=DaemonRecord)
+            return _only(
+                encode_daemon(worker, its.version, its.session, its.listens, admin=its.admin, data_plane=its.data_plane)
+            )
         case refused:
             raise AssertionError(f"the record {where} is not decoded: {refused}")
 

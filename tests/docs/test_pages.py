@@ -69,6 +69,8 @@ NEEDS = {
     "undrain": "x",
     "stop": "x",
     "maintenance": "x",
+    "weight": "x reset",
+    "workers remove": "w1",
     "check": "x",
     "completion": "bash",
     "cluster certs": "w1",
@@ -81,7 +83,7 @@ NEEDS = {
 def test_commands_exist(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     verb, *rest = shlex.split(re.split(r"  | #", command)[0])[1:]
     if needed := NEEDS.get(" ".join((verb, *rest))):  # named in a sentence, without what it needs
-        rest.append(needed)
+        rest += needed.split()
     if re.search(r"[A-Z]{3}|\[|\|", command):  # as in `vipmesh drain NAME`
         rest = ["--help"]
     try:

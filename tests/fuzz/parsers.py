@@ -9,14 +9,18 @@ from typing import Any
 
 import msgspec
 
+from mesh.api.cluster_events import cluster_document, read_answer
+from mesh.api.past_events import PastEventsDocument
 from mesh.cluster.records.decode import record_key
 from mesh.cluster.records.encode import build_view, encode_registration
 from mesh.cluster.registration import register_instances
 from mesh.config.labels.parse import KNOWN_LABELS, LABEL_PREFIXES
 from mesh.config.settings import SETTINGS, environment_variable, parse_settings
 from mesh.model.errors import SettingsError
+from mesh.model.past_event import MAX_EVENT_TEXT, bounded_text
 from mesh.model.service import Instance
 from mesh.sources.compose.environment import read_environment
+from mesh.sources.compose.limits import ComposeBudget, ComposeLimits
 from mesh.sources.compose.links import link_problems
 from mesh.sources.compose.parse import read_compose_project
 from mesh.sources.compose.ports import endpoint_port_problems
@@ -45,6 +49,7 @@ from tests.fuzz.seeds import (
     ETCD_ANSWERS,
     GOOD_LABELS,
     INSPECTION,
+    PAST_EVENTS,
     RECORDS,
     SETTINGS_FILES,
 )
@@ -72,6 +77,20 @@ def chosen_labels(choices: ByteChoices) -> dict[str, str]:
     return labels
 
 
+def check_channel(data: bytes) -> None:
+    """The events of another worker are within the bounds of own ones, or its answer is refused."""
+    choices = ByteChoices(data)
+    try:
+        answer = read_answer("w2", choices.encoded(PAST_EVENTS), 1.0, 2.0)
+    except ValueError as error:
+        check_shown([bounded_text(str(error))])
+        return
+    for kept in answer.events:
+        event = kept.event
+        check_shown([event.text, event.code, event.reason or "-", *event.names], MAX_EVENT_TEXT)
+    msgspec.json.encode(cluster_document(PastEventsDocument("w1", 1.0), answer.events, [answer.asked], 0))
+
+
 def check_labels(data: bytes) -> None:
     """Labels of a container are a service that passes the gate of every other worker, or problems."""
     choices = ByteChoices(data)
@@ -88,8 +107,12 @@ def check_labels(data: bytes) -> None:
     assert len(view.endpoints) == len(registration.endpoints)
 
 
+FEW = ComposeLimits(file_bytes=4096, values=100, problems=3)
+"""Bounds that small files pass."""
+
+
 def check_compose(data: bytes) -> None:
-    """Compose files, and what they name, are services or problems."""
+    """Compose files, and what they name, are services or problems, a bounded number of them."""
     choices = ByteChoices(data)
     files = ReferencedTexts()
     texts = [ComposeText("compose.yaml", _edited_text(choices, choices.pick(COMPOSE_FILES)))]
@@ -106,6 +129,10 @@ def check_compose(data: bytes) -> None:
         check_shown(endpoint_port_problems(service))
         check_shown(read_environment(service, files)[1])
     check_shown(link_problems(read.services, {}))
+    few = read_compose_project(texts, "", [variables] * len(texts), files, ComposeBudget(FEW, len(texts)))
+    assert len(few.problems) <= FEW.problems + 2
+    shown = sum(len(value) for service in few.services.values() for value in service.labels.values())
+    assert shown <= len(texts) * FEW.characters
 
 
 class ReferencedTexts(dict[str, str]):

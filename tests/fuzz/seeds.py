@@ -39,6 +39,26 @@ ENGINE_EVENT: dict[str, Any] = {
 }
 NETWORKS: list[Any] = [{"Name": "bridge", "Driver": "bridge"}]
 
+PAST_EVENTS: dict[str, Any] = {
+    "worker": "w2",
+    "now": 1_796_040_000.5,
+    "events": [
+        {
+            "number": 7,
+            "event": {
+                "at": 1_796_040_000.0,
+                "kind": "endpoint-failed",
+                "code": "VM781",
+                "text": "endpoint web-2 of web.local failed: status 503",
+                "owner": "shop/web",
+                "names": ["web.local"],
+                "ports": [80],
+                "exit_code": 137,
+            },
+        }
+    ],
+}
+
 HEADER: dict[str, Any] = {"cluster_id": "14841639068965178418", "revision": "7"}
 KEY_VALUE: dict[str, Any] = {"key": "YQ==", "value": "e30=", "mod_revision": "7", "lease": "0"}
 ETCD_ANSWERS: tuple[dict[str, Any], ...] = (

@@ -79,6 +79,7 @@ TARGETS: Sequence[FuzzTarget] = (
     ),
     FuzzTarget("name_server", "DNS questions and answers", partial(parts.running, parts.name_server), ("meshdns.",)),
     FuzzTarget("admin_api", "admin API", partial(parts.running, parts.admin_api), ("mesh.api",)),
+    _parser("channel", "answers of other workers", parsers.check_channel, "mesh.api.cluster_events"),
     FuzzTarget("peers", "the port for peers", partial(parts.running, parts.peers), ("mesh.cluster.ping",)),
     _parser("settings", "settings", parsers.check_settings, "mesh.config", timed=False),
     FuzzTarget(

@@ -33,6 +33,7 @@ BOUNDARIES = (
     "probe answers of each kind",
     "DNS questions and answers",
     "admin API",
+    "answers of other workers",
     "the port for peers",
     "settings",
     "the saved view",

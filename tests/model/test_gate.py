@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mesh.api.metrics.families import MetricsInput, render_metrics
-from mesh.api.status import notices, render_status, worker_status
+from mesh.api.status import StatusDetail, notices, render_status, worker_status
 from mesh.cluster.claims import apply_claims, plan_claims
 from mesh.cluster.records.decode import MAX_RECORD_BYTES, record_key
 from mesh.cluster.records.encode import build_view, encode_registration
@@ -210,7 +210,7 @@ def run_all_stages(view: ClusterView) -> ClusterView:
         targets[key] = ProbeTarget(probe, real.address, real.port)
     asyncio.run(watch(targets))
     snapshot = WorkerSnapshot(WorkerFacts("1", "w1", "fake", "x"), claimed, (), health, plan=plan)
-    render_status(worker_status(snapshot, in_detail=True), notices(snapshot))
+    render_status(worker_status(snapshot, StatusDetail.FULL), notices(snapshot))
     render_metrics(MetricsInput(snapshot))
     return claimed
 

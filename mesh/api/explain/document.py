@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mesh.model.problem import Notices
-from mesh.model.service import Address, Name
+from mesh.model.service import Address, Name, WeightOrigin
 
 
 class Cause(StrEnum):
@@ -142,6 +142,8 @@ class EndpointStep:
     """Why it gets no traffic; empty if it serves."""
     in_spite_of: tuple[Reason, ...] = ()
     """Why it should get no traffic although it serves: too many have failed at once, or no better endpoint exists."""
+    weight_from: str = "label"
+    """Where its weight comes from, as in the status: `label` or `operator`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +275,8 @@ def _about(endpoint: EndpointStep | None) -> str:
     if endpoint is None:
         return "  gone, its connections are finishing"
     words = [f"  {endpoint.name or endpoint.id} on {endpoint.worker}"]
+    if endpoint.weight_from == WeightOrigin.OPERATOR:
+        words.append("weight set by an operator")
     if endpoint.release:
         words.append(f"release {endpoint.release}")
     if endpoint.serving and endpoint.probe:

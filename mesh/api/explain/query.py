@@ -72,8 +72,9 @@ def _found(
     names = {host, f"{host}.{evidence.domain}" if "." not in host else host}
     yield "name", tuple(service for service in view.services if names.intersection(service.names)), place
     yield _of_endpoints("endpoint", _endpoints(question.text, view), view)
-    suffix = f"/{question.text}"
-    yield "service", tuple(s for s in view.services if s.owner == question.text or s.owner.endswith(suffix)), place
+    # The text has the case of the owner; the host behind which a port was written does not.
+    named = question.text.rpartition(":")[0] if place.port is not None and ":" in question.text else question.text
+    yield "service", tuple(s for s in view.services if s.owner == named or s.owner.endswith(f"/{named}")), place
 
 
 def _of_endpoints(kind: str, found: list[Endpoint], view: ClusterView) -> tuple[str, tuple[Service, ...], TraceScope]:

@@ -10,7 +10,7 @@ from mesh.control.snapshot import DetailedSnapshot
 from mesh.health.state_machine import Verdict
 from mesh.model.eligibility import effective_health, probe_of, real_keys
 from mesh.model.probe import Probe, ProbeKind
-from mesh.model.service import DrainReason, Endpoint, EndpointKey, Health, Service
+from mesh.model.service import DrainReason, Endpoint, EndpointKey, Health, Service, WeightOrigin
 from mesh.model.table import RealKey
 
 _DRAINS = {
@@ -46,7 +46,7 @@ def endpoint_reasons(
     elif health is not Health.HEALTHY:
         yield _by_probe(endpoint, probe, health, asked, evidence)
     if endpoint.weight == 0:
-        yield Reason(Cause.WEIGHT_ZERO, "its weight is 0", "set its label routing.weight to 1 or more")
+        yield _weight_zero(endpoint)
 
 
 def describe_probe(probe: Probe, place: RealKey) -> str:
@@ -81,6 +81,13 @@ def _draining(service: Service, endpoint: Endpoint, evidence: DetailedSnapshot) 
     if remedy is not None:
         remedy = remedy.format(endpoint.name or endpoint.id)
     return Reason(Cause.DRAINING, text, remedy)
+
+
+def _weight_zero(endpoint: Endpoint) -> Reason:
+    if endpoint.weight_from is WeightOrigin.LABEL:
+        return Reason(Cause.WEIGHT_ZERO, "its weight is 0", "set its label routing.weight to 1 or more")
+    remedy = f"end this with `vipmesh weight {endpoint.name or endpoint.id} reset`"
+    return Reason(Cause.WEIGHT_ZERO, "an operator set its weight to 0", remedy)
 
 
 def _by_engine(endpoint: Endpoint, health: Health | None) -> Iterator[Reason]:

@@ -12,7 +12,7 @@ from mesh.api.explain.past import KeptEvents, gone_endpoints
 from mesh.api.explain.question import TraceScope
 from mesh.api.explain.reasons import describe_last_probe, describe_probe, endpoint_reasons
 from mesh.control.arrival import describe_network
-from mesh.control.planner import has_virtual_servers
+from mesh.control.planner import has_virtual_servers, programmed_reals
 from mesh.control.service_plan import virtual_keys
 from mesh.control.snapshot import DetailedSnapshot
 from mesh.control.view import EffectiveView
@@ -22,6 +22,7 @@ from mesh.model.eligibility import (
     probe_targets,
     published_port,
     real_key,
+    real_keys,
     routed_port,
     serves,
     takes_traffic,
@@ -54,6 +55,8 @@ class ServiceTracer:
         self._asked = probe_targets(view)
         self.endpoints = {owner: group.endpoints for owner, group in view.groups.items()}
         """The endpoints of each service, by owner."""
+        self._programmed_reals: dict[str, frozenset[RealKey]] = {}
+        """The answers of `_programmed` so far, by owner."""
 
     def of(self, service: Service, place: TraceScope) -> ServiceTrace:
         """Return the request path through a service, limited to the scope."""
@@ -250,15 +253,28 @@ class ServiceTracer:
 
     # ---------------------------------------------------------------------------------------------- endpoints
 
+    def _programmed(self, service: Service) -> frozenset[RealKey]:
+        """Return the real servers of a service that take new connections in the data plane."""
+        if (found := self._programmed_reals.get(service.owner)) is None:
+            observed = self._evidence.observed
+            plan = observed.plan
+            found = programmed_reals(plan, service.owner, observed.programmed) if plan is not None else frozenset()
+            self._programmed_reals[service.owner] = found
+        return found
+
     def _endpoint(self, service: Service, endpoint: Endpoint, vip: Address | None) -> EndpointStep:
         """Return whether an endpoint serves, and why not, or in spite of which reasons it does."""
         asked = self._asked.get(endpoint.key)
         is_served = has_virtual_servers(self._evidence.observed.plan, service.owner)
-        serving = vip is not None and is_served and serves(service, endpoint, vip, self._traffic)
+        may_serve = vip is not None and is_served and serves(service, endpoint, vip, self._traffic)
+        serving = may_serve and not self._programmed(service).isdisjoint(real_keys(service, endpoint))
         reasons = [*endpoint_reasons(service, endpoint, self._health.get(endpoint.key), asked, self._evidence)]
         if vip is not None and not is_served:
             text = "no port of its service is served on this worker"
             reasons.append(Reason(Cause.NOT_PROGRAMMED, text, "see the reasons at the ports"))
+        if may_serve and not serving:
+            remedy = "see what the data plane refused, below" if self._evidence.observed.failures else None
+            reasons.append(Reason(Cause.NOT_PROGRAMMED, "it is being programmed: the data plane lacks it yet", remedy))
         if vip is not None and not is_same_family(endpoint, vip):
             text = f"it is not of the address family of {vip}, and the kernel cannot translate between the families"
             reasons.append(Reason(Cause.OTHER_FAMILY, text, _OF_THE_FAMILY))
@@ -274,6 +290,7 @@ class ServiceTracer:
             last_probe=describe_last_probe(endpoint.key, self._evidence),
             why_not=() if serving else tuple(reasons),
             in_spite_of=tuple(reasons) if serving else (),
+            weight_from=endpoint.weight_from.value,
         )
 
 

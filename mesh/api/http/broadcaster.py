@@ -106,7 +106,8 @@ class EventBroadcaster:
         `changed` is set from outside after a change, so that the next snapshot is taken soon; only the broadcaster
         clears it. None for an event of its own, which `changed()` sets.
         """
-        self._look = look
+        self.take_input = look
+        """Takes a snapshot of the worker, for a request of its own."""
         self._watchers: set[EventWatcher] = set()
         self._watched = asyncio.Event()
         self._changed = asyncio.Event() if changed is None else changed
@@ -177,7 +178,7 @@ class EventBroadcaster:
 
     async def _tell(self) -> None:
         """Take one snapshot and queue its events for every watcher."""
-        moment = await self._look()
+        moment = await self.take_input()
         # A watcher that comes while the events are computed gets its complete state from the next snapshot.
         before, new = self._told, any(not watcher.knows for watcher in self._watchers)
         self._told, whole, changes = await compute(moment.observed.size, partial(_prepare, before, moment, new))

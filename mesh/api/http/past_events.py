@@ -1,9 +1,9 @@
-"""Answers `GET /v1/events/past`: the past events that this worker has kept."""
+"""Answers `GET /v1/events/past`: the past events that this worker has kept, or those of all workers."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 from aiohttp import web
@@ -37,6 +37,31 @@ class NoPastEvents(PastEventReader):
         return ()
 
 
+class PastEventsQuery(NamedTuple):
+    """Which events are asked for."""
+
+    of: str | None
+    """A name; None for all events."""
+    since: float
+    """Seconds since 1970, or negative: seconds before now."""
+    after: int
+    """Only events with a higher number."""
+
+
+def parse_query(query: Mapping[str, str]) -> PastEventsQuery:
+    """Parse the query of a URL. Raises `ValueError` with the reason in words."""
+    asked = query.get("of")
+    if asked is not None and not 0 < len(asked) <= MAX_NAME_LENGTH:
+        raise ValueError(f"of is empty or too long; send {MAX_NAME_LENGTH} characters at most")
+    try:
+        since, after = float(query.get("since", "0")), int(query.get("after", "0"))
+    except ValueError as error:
+        raise ValueError(_WRONG) from error
+    if not (-1e12 < since < 1e12 and 0 <= after < 1 << 62):  # also refuses NaN
+        raise ValueError(_WRONG)
+    return PastEventsQuery(asked, since, after)
+
+
 @dataclass(frozen=True, slots=True)
 class PastEventsHandler:
     """Answers with the events of one worker."""
@@ -47,23 +72,22 @@ class PastEventsHandler:
     """Completes a bare name."""
     reader: PastEventReader = field(default_factory=NoPastEvents)
 
-    async def get(self, request: web.Request) -> web.Response:
-        """Answer with the events, with status 400 if the request is invalid, or 503 if events cannot be read."""
-        asked, now = request.query.get("of"), time.time()
-        if asked is not None and not 0 < len(asked) <= MAX_NAME_LENGTH:
-            return refusal_response(400, f"of is empty or too long; send {MAX_NAME_LENGTH} characters at most")
-        try:
-            since, after = float(request.query.get("since", "0")), int(request.query.get("after", "0"))
-        except ValueError:
-            return refusal_response(400, _WRONG)
-        if not (-1e12 < since < 1e12 and 0 <= after < 1 << 62):  # also refuses NaN
-            return refusal_response(400, _WRONG)
-        try:
-            events = await self.reader.read(after=after, since=since if since >= 0 else now + since)
-        except MeshError as error:
-            return refusal_response(503, str(error), error.code)
+    async def read(self, query: PastEventsQuery) -> PastEventsDocument:
+        """Return the events. Raises `MeshError` if they cannot be read."""
+        asked, now = query.of, time.time()
+        since = query.since if query.since >= 0 else now + query.since
+        events = await self.reader.read(after=query.after, since=since)
         if asked is not None:
             events = await compute(len(events), lambda: events_about(asked, events, self.domain))
-        document = PastEventsDocument(self.worker(), now, events)
-        body = await compute(len(events), lambda: msgspec.json.encode(document))
+        return PastEventsDocument(self.worker(), now, events)
+
+    async def get(self, request: web.Request) -> web.Response:
+        """Answer with the events, with status 400 if the request is invalid, or 503 if events cannot be read."""
+        try:
+            document = await self.read(parse_query(request.query))
+        except ValueError as error:
+            return refusal_response(400, str(error))
+        except MeshError as error:
+            return refusal_response(503, str(error), error.code)
+        body = await compute(len(document.events), lambda: msgspec.json.encode(document))
         return web.Response(body=body, content_type="application/json")

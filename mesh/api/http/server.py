@@ -13,10 +13,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 
-import msgspec
 from aiohttp import ClientError, web
 from aiohttp.typedefs import Handler, Middleware
 
+from mesh.api.channel.worker_channel import WorkerChannel
 from mesh.api.events import EventInput
 from mesh.api.http.actions import ActionsHandler
 from mesh.api.http.audit import AuditTrail
@@ -37,18 +37,19 @@ from mesh.api.http.handlers import ExplainFunction, MeasureFunction, MetricsHand
 from mesh.api.http.page import add_page, is_page_path
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.refusals import RefusalLog
-from mesh.api.http.tls import ReloadingTls
+from mesh.api.http.status import StatusHandler
+from mesh.api.http.tls import ReloadingTls, check_revoked
+from mesh.api.http.worker_list import WorkerListHandler
+from mesh.api.http.worker_removal import WorkerRemovalHandler, WorkerRemovalService
+from mesh.api.http.workers import LocalAnswer, WorkersHandler
 from mesh.api.metrics.families import MetricsInput
-from mesh.api.status import notices, render_status, worker_status
 from mesh.config.values import parse_socket_address
-from mesh.control.graceful_stop import ActionHandler
+from mesh.control.endpoint_actions import ActionHandler
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.model.part import DaemonPart
 from mesh.util.bulkhead import Bulkhead
-from mesh.util.offload import compute
-from mesh.util.regular_file import read_regular_file
 
 __all__ = ["AdminApi", "AdminApiError", "AdminListenConfig"]
 
@@ -109,7 +110,7 @@ class AdminApi:
     `verbs`. The response comes when it has ended: `{"endpoint": ...}`, or `{"error": ...}` with status 409.
     """
 
-    # 8 parameters: one for each part of the worker that a path asks; a test gives those of the paths that it asks.
+    # 10 parameters: one for each part of the worker that a path asks; a test gives those of the paths that it asks.
 
     def __init__(
         self,
@@ -123,15 +124,20 @@ class AdminApi:
         connectivity: ConnectivityService | None = None,
         past: PastEventsHandler | None = None,
         claims: ClaimService | None = None,
+        channel: WorkerChannel | None = None,
+        removal: WorkerRemovalService | None = None,
     ) -> None:
         """`observe` and `measure` take snapshots, which do not change any more.
 
         `observe` is called in the event loop's thread. Without `measure`, the metrics are those of `observe` alone.
         Without `feed`, the API makes one, which must be run. Without `explain` or `connectivity`, their paths do not
-        exist; without `claims`, its requests are refused. Without `past`, there are no past events.
+        exist; without `claims` or `removal`, their requests are refused. Without `past`, there are no past events.
+        Without `channel`, there are no other workers.
         """
-        # 9 parameters: one for each kind of request that needs a part of the daemon.
+        # 11 parameters: one for each kind of request that needs a part of the daemon.
         self._claims = claims
+        self._removal = removal
+        self._channel = channel
         self._entrance = entrance
         self._observe = observe
         self._verbs = verbs
@@ -139,6 +145,7 @@ class AdminApi:
         self._metrics = MetricsHandler(measure if measure is not None else self._measure, self._refusals)
         self.feed = feed if feed is not None else EventBroadcaster(self._moment)
         """Sends events to watchers; its `run` must run beside the API, else watchers wait."""
+        self._status = StatusHandler(observe, self.feed.take_input)
         self._explain = explain
         self._connectivity = connectivity
         self._past = past if past is not None else PastEventsHandler(lambda: observe().facts.worker)
@@ -235,18 +242,20 @@ class AdminApi:
         app.router.add_get("/healthz", _get_health)
         app.router.add_get("/metrics", self._metrics.get)
         app.router.add_get("/v1/events", partial(stream_events, self.feed))
-        app.router.add_get("/v1/events/past", self._past.get)
         app.router.add_get("/v1/openapi.yaml", _get_description)
-        app.router.add_get("/v1/status", self._get_status)
+        app.router.add_get("/v1/workers", WorkerListHandler(self._observe).get)
+        app.router.add_get("/v1/status", self._status.get)
         add_page(app)
         if self._explain is not None:
             app.router.add_get("/v1/explain", partial(get_explanation, self._explain))
+        self._add_workers(app)
         self._audit = AuditTrail(self._entrance.audit_file)
         actions = ActionsHandler(self._audit, self._refusals)
         claims = ClaimsHandler(self._claims, actions)
         app.router.add_get("/v1/claims", claims.get)
         app.router.add_post("/v1/claims/free", claims.free)
         app.router.add_post("/v1/claims/move", claims.move)
+        app.router.add_post("/v1/workers/remove", WorkerRemovalHandler(self._removal, actions).post)
         if self._connectivity is not None:
             handler = ConnectivityHandler(self._connectivity, actions)
             app.router.add_get("/v1/test", handler.get)
@@ -254,6 +263,17 @@ class AdminApi:
         for name, verb in self._verbs.items():
             app.router.add_post(f"/v1/{name}", partial(actions.post, name, verb))
         return app
+
+    def _add_workers(self, app: web.Application) -> None:
+        """Add the paths that ask other workers."""
+        local: dict[str, LocalAnswer] = {"status": self._status.get, "events/past": self._past.get}
+        if self._explain is not None:
+            local["explain"] = partial(get_explanation, self._explain)
+        workers = WorkersHandler(self._channel, self._past, local)
+        app.router.add_get("/v1/events/past", workers.get_events)
+        app.router.add_get("/v1/workers/{worker}/address", workers.get_address)
+        for what in local:
+            app.router.add_get(f"/v1/workers/{{worker}}/{what}", partial(workers.get, what))
 
     async def _dismiss(self, _: web.Application) -> None:
         self.feed.close()
@@ -263,15 +283,6 @@ class AdminApi:
 
     async def _measure(self) -> MetricsInput:
         return MetricsInput(self._observe())
-
-    async def _get_status(self, request: web.Request) -> web.Response:
-        observed = self._observe()
-        # `vipmesh status` asks for text, so that it need not import what renders it.
-        if request.headers.get("Accept") == "text/plain":
-            text = await compute(observed.size, lambda: render_status(worker_status(observed), notices(observed)))
-            return web.Response(text=f"{text}\n")
-        body = await compute(observed.size, lambda: msgspec.json.encode(worker_status(observed, in_detail=True)))
-        return web.Response(body=body, content_type="application/json")
 
 
 async def _get_health(_: web.Request) -> web.Response:
@@ -283,7 +294,6 @@ async def _get_description(_: web.Request) -> web.Response:
 
 
 _DESCRIPTION = (files("mesh.api") / "openapi.yaml").read_bytes()
-_REVOKED = b"-----BEGIN X509 CRL-----"
 _OPEN = frozenset({"/healthz", "/v1/openapi.yaml"})
 
 
@@ -372,9 +382,7 @@ def _load_tls(entrance: AdminListenConfig, cert: Path) -> ssl.SSLContext:
         tls.load_cert_chain(cert, entrance.key, password="")  # an encrypted key is refused, not asked about
         if entrance.client_ca is not None:
             tls.load_verify_locations(entrance.client_ca)
-            if _REVOKED in read_regular_file(entrance.client_ca):
-                # Whose authority has no list is refused then, too: X509_VERIFY_PARAM_set_flags(3).
-                tls.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+            check_revoked(tls, entrance.client_ca)
             tls.verify_mode = (
                 ssl.CERT_OPTIONAL if entrance.token_file or entrance.read_token_file else ssl.CERT_REQUIRED
             )

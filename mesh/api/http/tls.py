@@ -5,12 +5,15 @@ The files are read again when they have changed, at the next connection, so that
 
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mesh.model.codes import Code
+from mesh.util.regular_file import read_regular_file
 
 log = logging.getLogger("vipmesh")
+
+_REVOKED = b"-----BEGIN X509 CRL-----"
 
 
 class ReloadingTls:
@@ -20,7 +23,7 @@ class ReloadingTls:
         """`load` makes a context of the files. Raises `OSError`, as `load` does."""
         self._files = files
         self._load = load
-        self._stamps = self._read_stamps()
+        self._stamps = file_stamps(files)
         self._newest = load()
         self.context = self._newest = load()
         """The context to listen with."""
@@ -33,7 +36,7 @@ class ReloadingTls:
         of revoked certificates has just come: this connection would not be held against it, since its flags are those
         of the context that it was made of.
         """
-        stamps = self._read_stamps()
+        stamps = file_stamps(self._files)
         if stamps != self._stamps:
             self._stamps = stamps
             try:
@@ -50,9 +53,17 @@ class ReloadingTls:
             return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
         return None
 
-    def _read_stamps(self) -> tuple[tuple[int, int] | None, ...]:
-        """Return what changes when a file changes; None for a file that is not there."""
-        return tuple(map(_stamp, self._files))
+
+def file_stamps(files: Iterable[Path]) -> tuple[tuple[int, int] | None, ...]:
+    """Return what changes when a file changes; None for a file that is not there."""
+    return tuple(map(_stamp, files))
+
+
+def check_revoked(tls: ssl.SSLContext, authority: Path) -> None:
+    """Hold certificates against the list of revoked ones, if the authority's file has one. Raises `OSError`."""
+    if _REVOKED in read_regular_file(authority):
+        # Whose authority has no list is refused then, too: X509_VERIFY_PARAM_set_flags(3).
+        tls.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:

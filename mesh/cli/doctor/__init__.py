@@ -2,12 +2,14 @@
 
 import argparse
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mesh.cli.doctor.collect import doctor_input, examine_host
-from mesh.cli.doctor.rules import FindingLevel, host_findings
+from mesh.cli.doctor.rules import Finding, FindingLevel, host_findings
 from mesh.cli.output import print_json, printable
 from mesh.cli.settings import load_settings
+from mesh.config.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,11 @@ class DiagnosisDocument:
 
 def doctor(options: argparse.Namespace) -> int:
     """Run `vipmesh doctor`. Exit status 1 if something keeps the daemon from starting or forwarding."""
-    asked = doctor_input(load_settings(options.config))
-    findings = host_findings(asyncio.run(examine_host(asked)), asked)
-    levels = [finding.level for finding in findings]
-    errors, warnings = levels.count(FindingLevel.ERROR), levels.count(FindingLevel.WARNING)
+    findings = asyncio.run(_findings(load_settings(options.config)))
+    document = _document(findings)
+    errors, warnings = document.errors, document.warnings
     if options.json:
-        found = tuple(FindingDocument(f.level, f.about, f.found, f.mend, f.code and f.code.value) for f in findings)
-        print_json(DiagnosisDocument(errors, warnings, found))
+        print_json(document)
     else:
         print(
             *(printable(str(finding)) for finding in findings),
@@ -52,6 +52,22 @@ def doctor(options: argparse.Namespace) -> int:
             sep="\n",
         )
     return 1 if errors else 0
+
+
+async def diagnose(settings: Settings) -> DiagnosisDocument:
+    """Return what `vipmesh doctor --json` prints. Raises `OSError`."""
+    return _document(await _findings(settings))
+
+
+async def _findings(settings: Settings) -> Sequence[Finding]:
+    asked = doctor_input(settings)
+    return host_findings(await examine_host(asked), asked)
+
+
+def _document(findings: Sequence[Finding]) -> DiagnosisDocument:
+    levels = [finding.level for finding in findings]
+    found = tuple(FindingDocument(f.level, f.about, f.found, f.mend, f.code and f.code.value) for f in findings)
+    return DiagnosisDocument(levels.count(FindingLevel.ERROR), levels.count(FindingLevel.WARNING), found)
 
 
 def _counted(number: int, noun: str) -> str:

@@ -20,10 +20,12 @@ from urllib.parse import urlsplit
 from mesh.cli.client import AdminClient
 from mesh.cli.doctor.facts import DescribedEngine, DoctorFacts, KernelModule, KernelSetting, ListeningSocket
 from mesh.cli.doctor.rules import DoctorInput, forwards_in_kernel
+from mesh.cluster.records.encode import own_prefixes
 from mesh.config import etcd_url
 from mesh.config.labels.parse import parse_labels
 from mesh.config.settings import Driver, Settings, secret_files
 from mesh.daemon.host_needs import host_needs, own_certificates
+from mesh.daemon.open_store import etcd_credentials
 from mesh.daemon.resolver import resolver_address
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
@@ -36,8 +38,13 @@ from mesh.host.sysctl import PROC_SYS, router_settings
 from mesh.model.errors import MeshError
 from mesh.model.service import Endpoint, Name, Scheduler, Transport
 from mesh.sources.compose.files import load_compose_project
+from mesh.sources.compose.limits import compose_limits
 from mesh.sources.docker.client import CLIENT_ERRORS, explain_failure, open_client, shake_hands
 from mesh.sources.docker.engine_facts import LabelledContainer, ask_engine
+from mesh.store import StoreError
+from mesh.store.etcd import EtcdClient
+from mesh.store.etcd.messages import RangeResponse
+from mesh.store.etcd.tls import TlsCertificates
 from mesh.util.regular_file import world_readable
 
 _CAPABILITIES = {10: "CAP_NET_BIND_SERVICE", 12: "CAP_NET_ADMIN"}  # linux/capability.h
@@ -221,7 +228,7 @@ def _published(settings: Settings, labels: Iterable[Mapping[str, str]]) -> Mappi
     """Return the published ports that these labels and the compose files ask for, with the service's name."""
     declared = [*labels]
     if settings.source_compose_files:
-        project = load_compose_project(settings.source_compose_files, os.environ)
+        project = load_compose_project(settings.source_compose_files, os.environ, compose_limits(settings))
         declared += [service.labels for service in project.content.services.values() if service.is_active]
     parsed = [parse_labels(each, owner="doctor", subject="", domain=settings.dns_domain).service for each in declared]
     return {
@@ -239,8 +246,30 @@ async def _store(settings: Settings) -> dict[str, str | None]:
         folder = Path(settings.store_url.removeprefix("sqlite:///")).parent
         there = next(path for path in (folder, *folder.parents) if path.exists())
         return {str(folder): None if os.access(there, os.W_OK) else "this user cannot write there"}
-    members = etcd_url.parse_etcd_url(settings.store_url).members
-    return dict(zip(members, await asyncio.gather(*map(_reach, members)), strict=True))
+    url = etcd_url.parse_etcd_url(settings.store_url)
+    asking = (_ask_member(member, url, settings) for member in url.members)
+    return dict(zip(url.members, await asyncio.gather(*asking), strict=True))
+
+
+async def _ask_member(member: str, url: etcd_url.EtcdUrl, settings: Settings) -> str | None:
+    """Read one key of this worker from a member, as the daemon's user and through its quorum; returns why that fails.
+
+    The reason ends with the remedy behind a semicolon.
+    """
+    try:
+        tls = await asyncio.to_thread(TlsCertificates, settings) if url.tls else None
+        client = EtcdClient((member,), etcd_credentials(settings), tls)
+        try:
+            key = f"{url.prefix}{own_prefixes(settings.node_name)[0]}daemon".encode()
+            async with asyncio.timeout(_PATIENCE):
+                await client.call("kv/range", {"key": key, "keys_only": True}, RangeResponse, within=0)
+        finally:
+            await client.close()
+    except TimeoutError:
+        return f"no answer within {_PATIENCE:g} s"
+    except StoreError as error:
+        return str(error)
+    return None
 
 
 async def _reach(url: str) -> str | None:

@@ -4,6 +4,7 @@ An error keeps the daemon from starting or forwarding. A warning causes a failur
 about convenience. Successful checks are findings, too: they rule out causes.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -149,7 +150,9 @@ def _store(host: DoctorFacts, _: DoctorInput) -> Iterator[Finding]:
     for member, trouble in host.store.items():
         if trouble is not None:
             level = FindingLevel.WARNING if reached else FindingLevel.ERROR
-            yield Finding(level, "store", f"{member}: {trouble}", f"check that {member} can be used from this host")
+            reason, semicolon, remedy = trouble.rpartition("; ")
+            mend = remedy if semicolon else f"check that {member} can be used from this host"
+            yield Finding(level, "store", f"{member}: {reason or trouble}", mend)
     if len(reached) == len(host.store):
         yield Finding(FindingLevel.OK, "store", f"{', '.join(reached)} can be used")
 
@@ -176,7 +179,9 @@ def _plane(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
     elif host.no_nftables is not None:
         needed = settings.dataplane_driver is Driver.NFTABLES
         level = FindingLevel.ERROR if needed else FindingLevel.WARNING
-        yield Finding(level, "data plane", f"nftables cannot balance: {host.no_nftables}", _module_line(host))
+        yield Finding(
+            level, "data plane", f"nftables cannot balance: {host.no_nftables}", _module_line(host, host.no_nftables)
+        )
     elif not wants_ipvs or host.no_ipvs is not None:
         yield Finding(FindingLevel.OK, "data plane", "nftables can balance")
 
@@ -193,12 +198,14 @@ def _modules(host: DoctorFacts) -> Iterator[Finding]:
         )
 
 
-def _module_line(host: DoctorFacts) -> str:
-    return (
-        "apt-get install nftables conntrack"
-        if host.root
-        else "run `sudo vipmesh doctor`, since only root sees everything"
-    )
+def _module_line(host: DoctorFacts, reason: str) -> str:
+    """Return how to make nftables usable: the command in the reason, if it has one."""
+    if not host.root:
+        return "run `sudo vipmesh doctor`, since only root sees everything"
+    if "permitted" in reason:
+        return _OF_SYSTEMD.format("CAP_NET_ADMIN", "NET_ADMIN")
+    quoted = re.search(r"`(modprobe [^`]+)`", reason)
+    return "modprobe -a nf_tables nft_ct nft_masq nft_fib_inet" if quoted is None else quoted[1]
 
 
 def _capabilities(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
@@ -280,7 +287,7 @@ def _make_room(other: ListeningSocket) -> str:
         return (
             "write bind-dynamic and except-interface=mesh0 to /etc/dnsmasq.conf, or `systemctl disable --now dnsmasq`"
         )
-    return f"set [dns] listen to another address, or stop it (`ss -lnup sport = {other.port}` shows it)"
+    return f"set [dns] listen to another address, or stop it (`ss -lntup sport = :{other.port}` shows it)"
 
 
 def _firewall(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
@@ -315,12 +322,11 @@ def _driver(host: DoctorFacts, settings: Settings) -> Driver:
 def _resolver(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
     own = {address for address, port in _dns_sockets(asked) if port == 53}
     if not host.nameservers:
-        yield Finding(
-            FindingLevel.HINT,
-            "resolver",
-            "/etc/resolv.conf names no name server",
-            "echo nameserver 127.0.0.1 > /etc/resolv.conf",
-        )
+        found = "/etc/resolv.conf names no name server"
+        # A resolver asks port 53 only: resolv.conf(5).
+        ours = [address for address, port in _dns_sockets(asked) if port == 53]
+        mend = f"echo nameserver {ours[0]} > /etc/resolv.conf" if ours else None
+        yield Finding(FindingLevel.HINT, "resolver", found, mend)
     elif own.issuperset(host.nameservers) and not asked.settings.dns_upstream:
         found = "/etc/resolv.conf names only this name server, which then cannot forward other names"
         yield Finding(

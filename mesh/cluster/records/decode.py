@@ -79,6 +79,10 @@ class DaemonRecord(msgspec.Struct, frozen=True):
     version: str
     session: str
     listens: str | None = None
+    admin: str | None = None
+    """Where other workers ask its admin API (`address:port`). Workers up to version 0.1.0 neither write nor read it."""
+    data_plane: str | None = None
+    """Its name, for operators. Workers up to version 0.1.0 neither write nor read it."""
 
 
 class OwnProbeRecord(msgspec.Struct, frozen=True):

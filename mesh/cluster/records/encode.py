@@ -13,7 +13,8 @@ problem, never raised as an exception: one broken record must not stop the other
     claims/idle/..., claims/clock       how long claims have not been declared (`mesh.cluster.claim_usage`)
     workers/<worker>/services/<owner>   a `Service`, {"own_probe"}    leased
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
-    workers/<worker>/daemon             {"version", "session", "listens"}  leased; written last, after all others
+    workers/<worker>/daemon             {"version", "session", "listens", "admin", "data_plane"}  leased; written last
+    workers/<worker>/digest             {"digest"}                    leased; of its table, for operators
     health/<worker>/<id>                {"health", "run", "reason"}   leased; by the probes of its own worker
     health/<worker>/<owner>/<id>        {"health", "run", "reason"}   leased; by another prober, for a departed owner
 
@@ -104,11 +105,29 @@ def encode_registration(worker: str, services: Iterable[Service], endpoints: Ite
     return dict([*(_declared(worker, service) for service in services), *(_runs(worker, e) for e in endpoints)])
 
 
-def encode_daemon(worker: str, version: str, session: str, listens: str | None = None) -> dict[str, bytes]:
+def encode_daemon(
+    worker: str,
+    version: str,
+    session: str,
+    listens: str | None = None,
+    *,
+    admin: str | None = None,
+    data_plane: str | None = None,
+) -> dict[str, bytes]:
     """The record of the daemon itself. `session` differs after each start; `listens` is the address of its peer
-    listener (`address:port`), or None if it has none.
+    listener (`address:port`), or None if it has none; `admin` likewise of its admin API; `data_plane` is its name, or
+    None if it is not known.
     """
-    return {record_key("workers", worker, "daemon"): _value(DaemonRecord(version, session, listens))}
+    record = _builtins(DaemonRecord(version, session, listens, admin, data_plane))
+    for field, value in (("admin", admin), ("data_plane", data_plane)):
+        if value is None:
+            del record[field]  # such a record is the same as that of a version without this field
+    return {record_key("workers", worker, "daemon"): msgspec.json.encode({"v": VERSION, **record})}
+
+
+def encode_digest(worker: str, digest: str) -> dict[str, bytes]:
+    """The record with the digest of a worker's table."""
+    return {record_key("workers", worker, "digest"): msgspec.json.encode({"v": VERSION, "digest": digest})}
 
 
 def encode_verdict(
@@ -170,7 +189,7 @@ def _runs(worker: str, endpoint: Endpoint) -> tuple[str, bytes]:
     # Only a declaration has sets, whose order differs from one process to the next.
     record = msgspec.to_builtins(endpoint, order=None if endpoint.declared is None else "deterministic")
     # Such a record is the same as that of a version without these fields: it is not written again.
-    for optional in ("run", "declared"):
+    for optional in ("run", "declared", "asked_weight"):
         if record[optional] is None:
             del record[optional]
     if endpoint.declared is not None:

@@ -25,6 +25,7 @@ from mesh.dataplane.conntrack.socket import NetfilterSocket
 from mesh.dataplane.conntrack.stale import is_stray
 from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.kernel import move_vip
+from mesh.dataplane.nftables.accounting import TrafficAccounting
 from mesh.dataplane.nftables.commands import (
     NftChanges,
     operation_key,
@@ -43,6 +44,7 @@ from mesh.dataplane.nftables.parse import (
 )
 from mesh.dataplane.nftables.ruleset import TABLE, Network, base_chains, base_script
 from mesh.dataplane.nftables.service_chain import FOREIGN_VALUE
+from mesh.dataplane.nftables.traffic_counters import COUNTER_TABLE
 from mesh.dataplane.operations import BindVip, Operation, UnbindVip
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
@@ -76,7 +78,8 @@ async def unavailable_reason(version: int = 4) -> str | None:
 
 async def remove_tables() -> list[str]:
     """Delete the tables of this data plane in both address families; returns those that existed. Raises `NftError`."""
-    return [f"{family} {TABLE}" for family in ("ip", "ip6") if await nft.delete_table(family, TABLE)]
+    tables = [(family, table) for family in ("ip", "ip6") for table in (TABLE, COUNTER_TABLE)]
+    return [f"{family} {table}" for family, table in tables if await nft.delete_table(family, table)]
 
 
 class NftablesDataPlane(DataPlane):
@@ -92,6 +95,7 @@ class NftablesDataPlane(DataPlane):
         self._pool = pool
         self._interface = interface
         self._base = base_chains(pool.version)
+        self._accounting = TrafficAccounting(pool.version)
         self._netfilter: NetfilterSocket | None = None
         self._generation: int | None = None
         """The number of the ruleset that `_seen` describes; None if the ruleset changed while it was read."""
@@ -149,8 +153,8 @@ class NftablesDataPlane(DataPlane):
 
     @override
     async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
-        """Return an empty mapping: our rules have no counters, which would make each first packet a little slower."""
-        return {}
+        """Return what the kernel has counted at a table of its own; empty if it cannot count."""
+        return await self._accounting.read(self._servers)
 
     @override
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
@@ -162,6 +166,10 @@ class NftablesDataPlane(DataPlane):
         if self._netfilter is not None:
             netfilter, self._netfilter = self._netfilter, None
             await netfilter.close()
+
+    async def _servers(self) -> Mapping[VirtualKey, VirtualServer]:
+        """Return the virtual servers that are programmed. Raises `DataPlaneError`."""
+        return (await self._state()).servers
 
     async def _state(self, *, whole: bool = False) -> RulesetState:
         """Return what is programmed; `whole` insists on what nft lists."""
@@ -195,13 +203,16 @@ class NftablesDataPlane(DataPlane):
         """Make the changes in one transaction. Without operations, nothing is read."""
         if not operations:
             return []
-        before = await self._state()
-        prepare = partial(self._prepare, before, operations)
-        wanted, parts = prepare() if len(operations) <= _FEW else await asyncio.to_thread(prepare)
-        self._tell(operation for index, operation in enumerate(operations) if index not in wanted.refused)
-        reasons = await self._commit(before, parts)
-        if parts and not reasons:
-            await self._follow(before, wanted)
+        async with self._accounting.changing:
+            await self._accounting.start()
+            before = await self._state()
+            prepare = partial(self._prepare, before, operations)
+            wanted, parts = prepare() if len(operations) <= _FEW else await asyncio.to_thread(prepare)
+            self._tell(operation for index, operation in enumerate(operations) if index not in wanted.refused)
+            counted = self._accounting.commands(before.servers, wanted.after)
+            reasons = await self._commit(before, parts, counted)
+            if parts and not reasons:
+                await self._follow(before, wanted)
         await self._forget_strays(
             key
             for key, after in wanted.after.items()
@@ -230,14 +241,22 @@ class NftablesDataPlane(DataPlane):
         parts = {key: server_commands(self._base, before, key, after) for key, after in wanted.after.items()}
         return wanted, {key: lines for key, lines in parts.items() if lines}
 
-    async def _commit(self, before: RulesetState, parts: Mapping[VirtualKey, list[str]]) -> dict[VirtualKey, CodedText]:
-        """Run the commands; returns why each virtual server failed that did, empty if all succeeded."""
+    async def _commit(
+        self, before: RulesetState, parts: Mapping[VirtualKey, list[str]], counted: Sequence[str]
+    ) -> dict[VirtualKey, CodedText]:
+        """Run the commands; returns why each virtual server failed that did, empty if all succeeded.
+
+        `counted` is what lets them be counted; they are programmed without it if it is refused.
+        """
         if not parts:
             return {}
         fixed = [] if before.intact else base_script(self._base, before.hooks)
         try:
-            await _load([*fixed, *(line for lines in parts.values() for line in lines)])
+            await _load([*counted, *fixed, *(line for lines in parts.values() for line in lines)])
         except nft.NftError as error:
+            if counted:
+                self._accounting.lose()
+                return await self._commit(before, parts, ())
             # A single part that was refused would be refused again.
             if len(parts) == 1 and before.intact:
                 return dict.fromkeys(parts, error.coded)

@@ -7,6 +7,7 @@ tries again. A virtual server may be added before its VIP is bound; it listens f
 import asyncio
 import errno
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from typing_extensions import override
@@ -25,7 +26,9 @@ from mesh.dataplane.operations import (
     UnbindVip,
 )
 from mesh.dataplane.userspace.scheduler import RealServerScheduler
+from mesh.dataplane.userspace.tcp_proxy import IDLE_TIMEOUT as TCP_IDLE
 from mesh.dataplane.userspace.tcp_proxy import MAX_CONNECTIONS, TcpListener
+from mesh.dataplane.userspace.udp_proxy import IDLE_TIMEOUT as UDP_IDLE
 from mesh.dataplane.userspace.udp_proxy import MAX_SESSIONS, UdpListener
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
@@ -38,8 +41,24 @@ from mesh.util.connection_shares import ConnectionShares
 bulkhead = Bulkhead(DaemonPart.DATA_PLANE)
 
 _PRIVILEGED = 1024
+_TURN = 100
+"""Operations after which other tasks have their turn."""
 Barred: TypeAlias = Callable[[Address, Collection[RealKey]], Collection[RealKey]]
 """Which of these real servers a client may not reach."""
+
+
+@dataclass(frozen=True, slots=True)
+class _ProxyShares:
+    """What all virtual servers share."""
+
+    connections: ConnectionShares
+    """TCP connections."""
+    sessions: ConnectionShares
+    """UDP sessions."""
+    tcp_idle: float
+    """Seconds without data after which a connection is reset."""
+    udp_idle: float
+    """Seconds without a datagram after which a session ends."""
 
 
 class _UserspaceServer:
@@ -51,10 +70,8 @@ class _UserspaceServer:
         operation: AddVirtualServer,
         on_refused: Callable[[Address, int], None],
         barred: Barred,
-        shares: tuple[ConnectionShares, ConnectionShares],
+        shares: _ProxyShares,
     ) -> None:
-        """`shares` are those of TCP connections and of UDP sessions."""
-        connections, sessions = shares
         self.key = key
         self._on_refused = on_refused
         self._barred = barred
@@ -62,7 +79,9 @@ class _UserspaceServer:
         self.listening = False
         self.connections = 0
         self.listener: TcpListener | UdpListener = (
-            TcpListener(self, connections) if key.transport is Transport.TCP else UdpListener(self, shares=sessions)
+            TcpListener(self, shares.connections, shares.tcp_idle)
+            if key.transport is Transport.TCP
+            else UdpListener(self, shares.udp_idle, shares=shares.sessions)
         )
 
     def pick(self, client: Address, without: set[RealKey]) -> RealKey | None:
@@ -118,19 +137,29 @@ class UserspaceDataPlane(DataPlane):
         *,
         connections: int = MAX_CONNECTIONS,
         sessions: int = 2 * MAX_SESSIONS,
+        idle: tuple[float, float] = (TCP_IDLE, UDP_IDLE),
     ) -> None:
         """`low_port_offset` is added to listening ports below 1024; 0 leaves them as they are.
 
         `on_refused` is called with address and port for each connection that a real server did not accept. `barred`
         returns the real servers that a client may not reach, since a network of this host is isolated.
-        `connections` and `sessions` are the most TCP connections and UDP sessions of all virtual servers.
+        `connections` and `sessions` are the most TCP connections and UDP sessions of all virtual servers, `idle` the
+        seconds after which one that carries nothing is ended.
         """
         self._on_refused = on_refused
         self._barred = barred
-        self._shares = ConnectionShares(connections), ConnectionShares(sessions)
+        self._shares = _ProxyShares(ConnectionShares(connections), ConnectionShares(sessions), *idle)
         self._interface = interface
         self._offset = low_port_offset
         self._servers: dict[VirtualKey, _UserspaceServer] = {}
+        self._at: dict[Address, dict[VirtualKey, _UserspaceServer]] = {}
+        """The same by address: binding one VIP of thousands must not look at all of them."""
+
+    @property
+    def limits(self) -> tuple[int, int, float, float]:
+        """The most TCP connections and UDP sessions, and the seconds that either may be idle."""
+        shares = self._shares
+        return shares.connections.total, shares.sessions.total, shares.tcp_idle, shares.udp_idle
 
     @override
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
@@ -151,7 +180,9 @@ class UserspaceDataPlane(DataPlane):
     @override
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
         failures = []
-        for operation in operations:
+        for number, operation in enumerate(operations, 1):
+            if not number % _TURN:
+                await asyncio.sleep(0)  # most operations wait for nothing, and thousands of them are no one turn
             try:
                 reason = await self._run(operation)
             except Exception as error:  # noqa: BLE001 -- one operation fails, and the others are done
@@ -212,6 +243,7 @@ class UserspaceDataPlane(DataPlane):
         if key.transport is Transport.SCTP:
             return _not_by_a_proxy("SCTP", "remove the port from the labels")
         server = self._servers[key] = _UserspaceServer(key, operation, self._on_refused, self._barred, self._shares)
+        self._at.setdefault(key.address, {})[key] = server
         return await self._listen(server, waits_for_address=True)
 
     def _edit(self, key: VirtualKey, wanted: AddVirtualServer | EditVirtualServer) -> CodedText | None:
@@ -238,8 +270,8 @@ class UserspaceDataPlane(DataPlane):
             return failed
         reasons = [
             reason
-            for server in list(self._servers.values())
-            if server.key.address == address and not server.listening
+            for server in list(self._at.get(address, {}).values())
+            if not server.listening
             if (reason := await self._listen(server, waits_for_address=False))
         ]
         return reasons[0]._replace(text="; ".join(map(str, reasons))) if reasons else None
@@ -264,6 +296,10 @@ class UserspaceDataPlane(DataPlane):
     async def _delete(self, key: VirtualKey) -> None:
         server = self._servers.pop(key, None)
         if server is not None:
+            there = self._at[key.address]
+            del there[key]
+            if not there:
+                del self._at[key.address]
             await server.listener.close()
 
 

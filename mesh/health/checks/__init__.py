@@ -6,7 +6,7 @@ from typing import Protocol
 
 from mesh.health.checks.grpc import check_grpc
 from mesh.health.checks.http import check_http
-from mesh.health.checks.http_body import check_http_body
+from mesh.health.checks.http_body import MAX_BODY_BYTES, check_http_body
 from mesh.health.checks.tcp import check_tcp
 from mesh.health.checks.udp import check_udp
 from mesh.health.state_machine import Verdict
@@ -26,14 +26,16 @@ class CheckFunction(Protocol):
         ...
 
 
-def network_checks() -> Mapping[ProbeKind, CheckFunction]:
-    """Return the checks over the network. TLS trusts the certificate authorities that the worker trusts."""
+def network_checks(body_bytes: int = MAX_BODY_BYTES) -> Mapping[ProbeKind, CheckFunction]:
+    """Return the checks over the network. TLS trusts the certificate authorities that the worker trusts. `body_bytes`:
+    in how much of the body of an answer a text is looked for.
+    """
     web, calls = _TlsContexts(), _TlsContexts("h2")
 
     async def http(address: Address, port: int, probe: Probe, /) -> Verdict:
         tls = web.of(probe)
         if probe.expect_body or probe.follow_redirects:
-            return await check_http_body(address, port, probe, tls=tls)
+            return await check_http_body(address, port, probe, tls=tls, body_bytes=body_bytes)
         return await check_http(address, port, probe, tls=tls)
 
     async def grpc(address: Address, port: int, probe: Probe, /) -> Verdict:

@@ -14,7 +14,13 @@ from urllib.parse import quote
 from typing_extensions import override
 
 from mesh import __version__
-from mesh.health.checks.http_response import MAX_HEAD_BYTES, HttpResponse, NotHttpError, final_status
+from mesh.health.checks.http_response import (
+    MAX_BODY_BYTES,
+    MAX_HEAD_BYTES,
+    HttpResponse,
+    NotHttpError,
+    final_status,
+)
 from mesh.health.checks.tcp import await_verdict, explain_error, tls_server_name
 from mesh.health.state_machine import Verdict
 from mesh.model.part import DaemonPart
@@ -169,7 +175,17 @@ def request_headers(address: Address, port: int, probe: Probe) -> dict[str, str]
 class HttpExchange:
     """Sends requests to one endpoint, each over a connection of its own that is closed by a reset."""
 
-    def __init__(self, address: Address, port: int, probe: Probe, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        port: int,
+        probe: Probe,
+        tls: ssl.SSLContext | None,
+        *,
+        body_bytes: int = MAX_BODY_BYTES,
+    ) -> None:
+        """`body_bytes`: in how much of a body a text is looked for."""
+        self._body_bytes = body_bytes
         self._address, self._port = address, port
         self._probe = probe
         self._tls = tls
@@ -180,7 +196,7 @@ class HttpExchange:
         Raises `NotHttpError` and `ExchangeError`, and `OSError` if there is no connection.
         """
         loop = asyncio.get_running_loop()
-        protocol = _ResponseProtocol(request, self._probe)
+        protocol = _ResponseProtocol(request, self._probe, self._body_bytes)
         if self._tls is None:
             # A quarter cheaper than with a socket of our own, since uvloop then connects without calling Python. The
             # price: a check that is cancelled between the connection and `connection_made` leaves one TIME_WAIT.
@@ -203,11 +219,11 @@ class HttpExchange:
 class _ResponseProtocol(asyncio.Protocol):
     """Sends the request and parses the response until the verdict is clear."""
 
-    def __init__(self, request: bytes, probe: Probe) -> None:
+    def __init__(self, request: bytes, probe: Probe, body_bytes: int) -> None:
         self.outcome: asyncio.Future[HttpResponse] = asyncio.get_running_loop().create_future()
         self._request = request
         self._probe = probe
-        self._response = HttpResponse(probe.method, probe.expect_body.encode())
+        self._response = HttpResponse(probe.method, probe.expect_body.encode(), body_bytes)
 
     @override
     @bulkhead.method

@@ -34,16 +34,24 @@ class RedirectRefusedError(Exception):
     """A redirect that is not followed. The text says why."""
 
 
-async def check_http_body(address: Address, port: int, probe: Probe, *, tls: ssl.SSLContext | None = None) -> Verdict:
-    """Like `check_http`, but search the body for `probe.expect_body`, and follow redirects if the probe says so.
+async def check_http_body(
+    address: Address,
+    port: int,
+    probe: Probe,
+    *,
+    tls: ssl.SSLContext | None = None,
+    body_bytes: int = MAX_BODY_BYTES,
+) -> Verdict:
+    """Like `check_http`, but search the first `body_bytes` of the body for `probe.expect_body`, and follow redirects if
+    the probe says so.
 
     The body is compared as it is received; the request asks for no content encoding.
     """
-    return await await_verdict(_ask(address, port, probe, tls), probe.timeout)
+    exchange = HttpExchange(address, port, probe, tls, body_bytes=body_bytes)
+    return await await_verdict(_ask(exchange, address, port, probe), probe.timeout)
 
 
-async def _ask(address: Address, port: int, probe: Probe, tls: ssl.SSLContext | None) -> tuple[bool, str]:
-    exchange = HttpExchange(address, port, probe, tls)
+async def _ask(exchange: HttpExchange, address: Address, port: int, probe: Probe) -> tuple[bool, str]:
     origin = URL(f"{probe.kind}://{RealKey(address, port)}")
     target = request_target(probe.path)
     try:

@@ -60,16 +60,19 @@ class _State(Enum):
 class HttpResponse:
     """Parses the bytes of one response. Each byte is looked at once, however small the pieces are."""
 
-    # 13 attributes: the state of one state machine, all of which the next byte may change.
+    # 14 attributes: the state of one state machine, all of which the next byte may change.
 
-    def __init__(self, method: str = "GET", wanted: bytes = b"") -> None:
-        """`method` is that of the request. `wanted` is searched for in the body; empty: the body is not kept."""
+    def __init__(self, method: str = "GET", wanted: bytes = b"", body_bytes: int = MAX_BODY_BYTES) -> None:
+        """`method` is that of the request. `wanted` is searched for in the first `body_bytes` of the body; empty: the
+        body is not kept.
+        """
         self.status: int | None = None
         """The final status; None until its line is complete."""
         self.location: bytes | None = None
         """The value of the first Location header that is not empty, or None if there is none so far."""
         self.found = False
-        """Whether the body contains `wanted` within its first `MAX_BODY_BYTES`."""
+        """Whether the body contains `wanted` within its first `body_bytes`."""
+        self._most = body_bytes
         self._method = method
         self._wanted = wanted
         self._state = _State.STATUS_LINE
@@ -217,7 +220,7 @@ class HttpResponse:
         self._state = _State.CHUNK_SIZE
 
     def _take_body(self) -> bool:
-        room = MAX_BODY_BYTES - len(self._body)
+        room = self._most - len(self._body)
         taken = min(len(self._buffer), self._left, room)
         overlap = max(0, len(self._body) - len(self._wanted) + 1)
         self._body += self._buffer[:taken]

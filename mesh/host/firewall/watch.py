@@ -24,7 +24,7 @@ _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, po
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, kind
 _TABLE_NAME = 1  # NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE, ...
 _FIRST_ATTRIBUTE = _HEADER.size + 4  # after nlmsghdr and nfgenmsg
-_LEFT_OUT = frozenset({b"vipmesh", b"vipmesh_lb"})
+_LEFT_OUT = frozenset({b"vipmesh", b"vipmesh_lb", b"vipmesh_count"})
 
 
 def concerns_firewall(datagram: bytes) -> bool:

@@ -12,6 +12,7 @@ from mesh.config.labels.values import escape_unprintable, quote_value
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.sources.compose.keys import TOP_LEVEL_KEYS
+from mesh.sources.compose.limits import ComposeProblems
 from mesh.sources.compose.merge import merge_files
 from mesh.sources.compose.tree import ComposeEntry, ComposeMapping, ComposeNode, ComposeOrigin, ComposeTreeBuilder
 from mesh.sources.compose.yaml_nodes import YamlError, find_duplicate_keys, load_graphs
@@ -32,9 +33,9 @@ class ComposeDocuments:
     """Compose refuses the file."""
 
 
-def read_documents(text: str, origin: ComposeOrigin, problems: list[Problem]) -> ComposeDocuments:
-    """Parse one file, and add its problems to `problems`. Raises `YamlError`."""
-    roots = load_graphs(text)
+def read_documents(text: str, origin: ComposeOrigin, problems: ComposeProblems) -> ComposeDocuments:
+    """Parse one file, and add its problems to `problems`. Raises `YamlError` and `ComposeTooLargeError`."""
+    roots = load_graphs(text, origin.budget.limits)
     if not roots:
         raise YamlError(Code.COMPOSE_STRUCTURE, 1, 0, "it is empty", _SERVICES_REMEDY)
     broken = False
@@ -43,7 +44,7 @@ def read_documents(text: str, origin: ComposeOrigin, problems: list[Problem]) ->
         for twice in find_duplicate_keys(root):
             broken = True
             reason = f"the key {quote_value(twice.key)} is on line {twice.first} and again on line {twice.second}"
-            problems.append(
+            problems.add(
                 Problem(
                     Code.WRITTEN_TWICE,
                     Severity.ERROR,
@@ -64,7 +65,7 @@ def read_documents(text: str, origin: ComposeOrigin, problems: list[Problem]) ->
     return ComposeDocuments(tree, broken)
 
 
-def _in_the_form_of_today(tree: ComposeNode, problems: list[Problem]) -> ComposeMapping:
+def _in_the_form_of_today(tree: ComposeNode, problems: ComposeProblems) -> ComposeMapping:
     if not isinstance(tree, ComposeMapping):
         raise YamlError(Code.COMPOSE_STRUCTURE, tree.line, 0, "it is not a mapping", _SERVICES_REMEDY)
     if "services" in tree.entries:
@@ -82,7 +83,7 @@ def _in_the_form_of_today(tree: ComposeNode, problems: list[Problem]) -> Compose
             services[key] = entry
         else:
             subject, remedy = f"key {escape_unprintable(key)}", "write services: if that is meant"
-            problems.append(
+            problems.add(
                 Problem(
                     Code.COMPOSE_STRUCTURE,
                     Severity.WARNING,

@@ -10,17 +10,20 @@ from collections.abc import Callable, Mapping
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
-from mesh.sources.compose.interpolate import InterpolationError, interpolate
+from mesh.sources.compose.interpolate import ExpansionError, InterpolationError
+from mesh.sources.compose.limits import ComposeBudget
 
 _START = re.compile(r"(?:\s+|#[^\n]*)*")
 _KEY = re.compile(r"(?:export[^\S\n]+(?=[^\s=:]))?([\w.\[\]-]+)[^\S\n]*(?:([=:])[^\S\n]*|(?=\n|#|$))")
-_QUOTED = {'"': re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL), "'": re.compile(r"'((?:[^'\\]|\\.)*)'", re.DOTALL)}
+# Possessive, so that a value of megabytes takes no memory for ways back.
+_QUOTED = {
+    '"': re.compile(r'"((?:[^"\\]++|\\.)*+)"', re.DOTALL),
+    "'": re.compile(r"'((?:[^'\\]++|\\.)*+)'", re.DOTALL),
+}
 _REST_OF_LINE = re.compile(r"[^\n]*")
 _COMMENT = re.compile(r"\s#.*", re.DOTALL)
 _ESCAPE = re.compile(r"\\(?:([abcfnrtv$\"\\])|0([0-7]{1,3}))")
 _ESCAPED = {"a": "\a", "b": "\b", "c": "c", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "$": "$$"}
-_MAX_ENTRIES = 10_000
-_MAX_CHARACTERS = 4 << 20
 
 
 class EnvFileError(MeshError):
@@ -34,14 +37,17 @@ class EnvFileError(MeshError):
 
 
 def parse_env_file(
-    text: str, variables: Mapping[str, str], *, raw: bool = False
+    text: str, variables: Mapping[str, str], *, raw: bool = False, budget: ComposeBudget | None = None
 ) -> tuple[dict[str, str | None], dict[str, int]]:
     """Return the values by name, and the line of each.
 
     A value is None if the name has no `=` and is not in `variables`. Variables in values come from `variables`, else
-    from earlier lines. With `raw` each line is `NAME=VALUE` and the value is taken as it is. Raises `EnvFileError`.
+    from earlier lines. With `raw` each line is `NAME=VALUE` and the value is taken as it is. The
+    characters of all values are taken from `budget`. Raises `EnvFileError`.
     """
-    return _EnvFileParser(text.replace("\r\n", "\n"), variables).parse(_raw_value if raw else None)
+    return _EnvFileParser(text.replace("\r\n", "\n"), variables, budget or ComposeBudget()).parse(
+        _raw_value if raw else None
+    )
 
 
 def _raw_value(rest: str) -> str:
@@ -51,7 +57,7 @@ def _raw_value(rest: str) -> str:
 class _EnvFileParser:
     """Parses one text from its beginning to its end."""
 
-    def __init__(self, text: str, variables: Mapping[str, str]) -> None:
+    def __init__(self, text: str, variables: Mapping[str, str], budget: ComposeBudget) -> None:
         self._text = text
         self._variables = variables
         self._at = 0
@@ -61,12 +67,18 @@ class _EnvFileParser:
         self._lines: dict[str, int] = {}
         self._set: dict[str, str] = {}
         """The values that are not None."""
-        self._left = _MAX_CHARACTERS
+        self._budget = budget
+        self._left = budget.limits.values
+        """How many variables there may still be."""
 
     def parse(self, take: Callable[[str], str] | None) -> tuple[dict[str, str | None], dict[str, int]]:
         """Return values and lines. `take` converts the rest of a line in the place of the grammar of values."""
         while self._skip(_START) < len(self._text):
             line = self._line()
+            self._left -= 1
+            if self._left < 0:
+                reason = f"there are more than {self._budget.limits.values} variables"
+                raise EnvFileError(line, reason, "write fewer, or raise [source.compose] values")
             match = _KEY.match(self._text, self._at)
             if match is None:
                 raise EnvFileError(line, "it is not NAME=VALUE", "write a name of letters, digits and _, then = VALUE")
@@ -75,7 +87,7 @@ class _EnvFileParser:
             if match[2] is None:
                 value = self._variables.get(name)
             elif take is not None:
-                value = take(self._take(_REST_OF_LINE))
+                value = self._fill(take(self._take(_REST_OF_LINE)), line, name, is_plain=True)
             else:
                 value = self._value(line, name)
             self._keep(name, value, line)
@@ -86,12 +98,6 @@ class _EnvFileParser:
         self._set.pop(name, None)
         if value is not None:
             self._set[name] = value
-            self._left -= len(value)
-        if len(self._values) > _MAX_ENTRIES:
-            raise EnvFileError(line, f"there are more than {_MAX_ENTRIES} names", "write fewer")
-        # A value may double an earlier one, so forty lines would have no end.
-        if self._left < 0:
-            raise EnvFileError(line, f"its values have more than {_MAX_CHARACTERS} characters", "write shorter values")
 
     def _value(self, line: int, name: str) -> str:
         quote = self._text[self._at : self._at + 1]
@@ -102,14 +108,21 @@ class _EnvFileParser:
             raise EnvFileError(line, f"the quoted value of {name} has no end", f"write {quote} at its end")
         self._at = match.end()
         if quote == "'":
-            return match[1].replace("\\'", "'")
+            return self._fill(match[1].replace("\\'", "'"), line, name, is_plain=True)
         return self._fill(_ESCAPE.sub(_unescape, match[1]), line, name)
 
-    def _fill(self, text: str, line: int, name: str) -> str:
-        if "$" not in text:
-            return text
+    def _fill(self, text: str, line: int, name: str, *, is_plain: bool = False) -> str:
+        """Return a value with its variables replaced, unless it is plain.
+
+        It may double an earlier one, so forty lines would have no end.
+        """
         try:
-            return interpolate(text, ChainMap(self._variables, self._set))[0]  # type: ignore[arg-type]  # only read
+            if is_plain:
+                self._budget.take(text)
+                return text
+            return self._budget.fill(text, ChainMap(self._variables, self._set))[0]  # type: ignore[arg-type]  # only read
+        except ExpansionError as error:
+            raise EnvFileError(line, error.reason, error.remedy) from None
         except InterpolationError as error:
             raise EnvFileError(line, f"the value of {name}: {error.reason}", error.remedy) from None
 

@@ -1,21 +1,24 @@
-"""Reads compose files and what they name from the disk, as one project."""
+"""Reads compose files and what they name from the disk, as one project, within their bounds."""
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
+from mesh.sources.compose.limits import DEFAULT_LIMITS, ComposeBudget, ComposeLimits
 from mesh.sources.compose.model import ComposeFile, project_name
 from mesh.sources.compose.parse import read_compose_project
 from mesh.sources.compose.references import ComposeReferenceError, ComposeText, read_variables
-from mesh.util.regular_file import MAX_FILE_BYTES, read_regular_file
+from mesh.util.regular_file import read_regular_file
 
 PIPE_PATIENCE = 5.0
 """Seconds that a program has to write a compose file into a pipe."""
 MAX_REFERENCED_FILES = 500
-MAX_REFERENCED_BYTES = 4 * MAX_FILE_BYTES
+"""Files that the files of one project name."""
+MAX_REFERENCED_TIMES = 4
+"""How many times the bytes of one file those that are named may have together."""
 
 
 FileStamp = tuple[int, int, int]
@@ -46,10 +49,11 @@ class ComposeProject:
 class ReferencedFiles:
     """Reads the files that compose files name: regular ones, each once, up to a number and a size of all together."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ComposeLimits = DEFAULT_LIMITS) -> None:
         self.stamps: dict[Path, FileStamp | None] = {}
         self._texts: dict[str, str | OSError | UnicodeDecodeError] = {}
-        self._left = MAX_REFERENCED_BYTES
+        self._most = limits.file_bytes
+        self._left = MAX_REFERENCED_TIMES * limits.file_bytes
 
     def read(self, path: str) -> str:
         """Return the text of a file. Raises `OSError` and `UnicodeDecodeError`, of the same file always the same."""
@@ -65,20 +69,23 @@ class ReferencedFiles:
     def _read(self, path: str) -> str | OSError | UnicodeDecodeError:
         self.stamps[Path(path)] = file_stamp(Path(path))
         try:
-            content = read_regular_file(Path(path), min(MAX_FILE_BYTES, self._left))
+            content = read_regular_file(Path(path), min(self._most, self._left))
             self._left -= len(content)
             return content.decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             return error
 
 
-def load_compose_project(paths: Sequence[Path], env: Mapping[str, str]) -> ComposeProject:
+def load_compose_project(
+    paths: Sequence[Path], env: Mapping[str, str], limits: ComposeLimits = DEFAULT_LIMITS
+) -> ComposeProject:
     """Read files as one project, with the `.env` beside the first one. A file that cannot be read breaks it.
 
     Variables of `env` go before those of `.env`. A later file in another directory gets what neither has from the
-    `.env` beside itself.
+    `.env` beside itself. `limits` bounds each file.
     """
-    files = ReferencedFiles()
+    files = ReferencedFiles(limits)
+    budget = ComposeBudget(limits, len(paths))
     texts: list[ComposeText] = []
     variables: list[Mapping[str, str]] = []
     failures: list[Problem] = []
@@ -87,8 +94,9 @@ def load_compose_project(paths: Sequence[Path], env: Mapping[str, str]) -> Compo
     for path in paths:
         where = str(path)
         try:
-            known = {**_dot_env(files, str(path.parent), env), **_dot_env(files, directory, env), **env}
-            text = read_regular_file(path, patience=PIPE_PATIENCE).decode("utf-8-sig")
+            known = _known_variables(files, dict.fromkeys((str(path.parent), directory)), env, budget)
+            # Not kept as bytes while it is parsed: it may have megabytes.
+            text = read_regular_file(path, limits.file_bytes, patience=PIPE_PATIENCE).decode("utf-8-sig")
         except ComposeReferenceError as error:
             failures.append(_unreadable(where, error.reason, error.remedy))
         except OSError as error:
@@ -101,16 +109,22 @@ def load_compose_project(paths: Sequence[Path], env: Mapping[str, str]) -> Compo
         else:
             texts.append(ComposeText(where, text))
             variables.append(known)
-    content = read_compose_project(texts, directory, variables, files)
+    content = read_compose_project(texts, directory, variables, files, budget)
     if failures:
         content = ComposeFile(content.project, content.services, (*failures, *content.problems), broken=True)
     name = content.project or project_name(paths[0].absolute().parent.name)
     return ComposeProject(content, name, files, {**stamps, **files.stamps})
 
 
-def _dot_env(files: ReferencedFiles, directory: str, env: Mapping[str, str]) -> Mapping[str, str]:
-    path = str(Path(directory, ".env"))
-    return read_variables(files, path, env, path, optional=True)
+def _known_variables(
+    files: ReferencedFiles, directories: Iterable[str], env: Mapping[str, str], budget: ComposeBudget
+) -> Mapping[str, str]:
+    """Return the variables of the `.env` files of directories, later ones first, and above them those of `env`."""
+    known: dict[str, str] = {}
+    for directory in directories:
+        path = str(Path(directory, ".env"))
+        known |= read_variables(files, path, env, path, budget, optional=True)
+    return known | dict(env)
 
 
 def _unreadable(where: str, reason: str, remedy: str) -> Problem:

@@ -3,18 +3,22 @@
 Grammar (compose specification, "Interpolation"): `${VAR-x}` is x if VAR is unset, `${VAR:-x}` is x if VAR is unset or
 empty, `${VAR?m}` and `${VAR:?m}` are an error with the message m, `${VAR+x}` and `${VAR:+x}` are x if VAR is set; `$$`
 is a dollar sign, and so is a `$` before anything else than a name or a brace. x may contain variables. Values of
-variables are not interpolated again.
+variables are not interpolated again. The length of the result is bounded all the same: a text of `${A}${A}...` is as
+long as the product of two files that somebody wrote.
 """
 
 import re
 from collections.abc import Mapping
 
+from mesh.config.labels.values import escape_unprintable
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 
+MAX_CHARACTERS = 8 << 20
+"""The most characters of a text with its variables replaced, where nothing else is said."""
 _NEST_MAX = 16
-MAX_CHARACTERS = 1 << 20
-"""The length of a text after its variables are replaced."""
+_SHOWN_MESSAGE = 300
+"""Characters of what somebody wrote for a missing variable."""
 _DOLLAR = re.compile(r"\$(?:(?P<escaped>\$)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<brace>\{))", re.ASCII)
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<operator>:?[-?+])(?P<operand>.*))?", re.ASCII | re.DOTALL)
 
@@ -28,45 +32,92 @@ class InterpolationError(MeshError):
         self.remedy = remedy
 
 
-def interpolate(text: str, env: Mapping[str, str]) -> tuple[str, tuple[str, ...]]:
+class ExpansionError(InterpolationError):
+    """A text that would be too long with its variables replaced."""
+
+
+def interpolate(text: str, env: Mapping[str, str], most: int = MAX_CHARACTERS) -> tuple[str, tuple[str, ...]]:
     """Return the text with its variables replaced, and the names of unset variables without a default.
 
-    An unset variable counts as empty. Raises `InterpolationError`.
+    An unset variable counts as empty. `most`: the most characters of the result. Raises `InterpolationError`.
     """
-    unset: dict[str, None] = {}
-    return _expand(text, env, unset, 0), tuple(unset)
+    if "$" not in text and len(text) <= most:
+        return text, ()
+    expansion = _Expansion(env, most)
+    return expansion.expand(text, 0), tuple(expansion.unset)
 
 
-def _expand(text: str, env: Mapping[str, str], unset: dict[str, None], depth: int) -> str:
-    if depth > _NEST_MAX:
-        raise InterpolationError(
-            Code.COMPOSE_VARIABLE,
-            f"variables are nested more than {_NEST_MAX} deep",
-            "write fewer ${ inside one another",
-        )
-    parts: list[str] = []
-    at = length = 0
-    while (dollar := text.find("$", at)) >= 0:
-        parts.append(text[at:dollar])
-        match = _DOLLAR.match(text, dollar)
-        at = dollar + 1 if match is None else match.end()
-        if match is None or match["escaped"]:
-            parts.append("$")
-        elif match["name"]:
-            parts.append(_value(match["name"], env, unset))
-        else:
-            end = _closing(text, at)
-            parts.append(_braced(text[at:end], env, unset, depth))
-            at = end + 1
-        length += len(parts[-1])
-        if length > MAX_CHARACTERS:
+class _Expansion:
+    """Replaces the variables of one text, within a number of characters."""
+
+    def __init__(self, env: Mapping[str, str], most: int) -> None:
+        self.unset: dict[str, None] = {}
+        """Unset variables without a default, in order."""
+        self._env = env
+        self._most = self._left = most
+
+    def expand(self, text: str, depth: int) -> str:
+        if depth > _NEST_MAX:
             raise InterpolationError(
                 Code.COMPOSE_VARIABLE,
-                f"with its variables replaced the text has more than {MAX_CHARACTERS} characters",
-                "write fewer or shorter variables",
+                f"variables are nested more than {_NEST_MAX} deep",
+                "write fewer ${ inside one another",
             )
-    parts.append(text[at:])
-    return "".join(parts)
+        parts, at = [], 0
+        while (dollar := text.find("$", at)) >= 0:
+            parts.append(self._taken(text[at:dollar]))
+            match = _DOLLAR.match(text, dollar)
+            at = dollar + 1 if match is None else match.end()
+            if match is None or match["escaped"]:
+                parts.append(self._taken("$"))
+            elif match["name"]:
+                parts.append(self._value(match["name"]))
+            else:
+                end = _closing(text, at)
+                parts.append(self._braced(text[at:end], depth))
+                at = end + 1
+        parts.append(self._taken(text[at:]))
+        return "".join(parts)
+
+    def _braced(self, inside: str, depth: int) -> str:
+        match = _INSIDE.fullmatch(inside)
+        if match is None:
+            raise InterpolationError(
+                Code.COMPOSE_VARIABLE, "the text inside ${ } is not a variable", "write ${VAR}, ${VAR:-default} or $$"
+            )
+        name, operator, operand = match["name"], match["operator"], match["operand"]
+        if operator is None:
+            return self._value(name)
+        present = bool(self._env.get(name)) if operator.startswith(":") else name in self._env
+        match operator[-1]:
+            case "+":
+                return self.expand(operand, depth + 1) if present else ""
+            case "-" if not present:
+                return self.expand(operand, depth + 1)
+            case "?" if not present:
+                message = escape_unprintable(self.expand(operand, depth + 1), _SHOWN_MESSAGE)
+                shown = escape_unprintable(name)
+                raise InterpolationError(
+                    Code.COMPOSE_VARIABLE,
+                    f"variable {shown} is required{f' ({message})' if message else ''}",
+                    f"set {shown} or write a default",
+                )
+        return self._taken(self._env[name])
+
+    def _value(self, name: str) -> str:
+        if name not in self._env:
+            self.unset[name] = None
+        return self._taken(self._env.get(name, ""))
+
+    def _taken(self, text: str) -> str:
+        self._left -= len(text)
+        if self._left < 0:
+            raise ExpansionError(
+                Code.COMPOSE_VARIABLE,
+                f"it has more than {self._most} characters with its variables replaced",
+                "write shorter values",
+            )
+        return text
 
 
 def _closing(text: str, start: int) -> int:
@@ -83,34 +134,3 @@ def _closing(text: str, start: int) -> int:
                 return at
         at += 1
     raise InterpolationError(Code.COMPOSE_VARIABLE, "a ${ is not closed", "write } at its end, or $$ for a dollar sign")
-
-
-def _braced(inside: str, env: Mapping[str, str], unset: dict[str, None], depth: int) -> str:
-    match = _INSIDE.fullmatch(inside)
-    if match is None:
-        raise InterpolationError(
-            Code.COMPOSE_VARIABLE, "the text inside ${ } is not a variable", "write ${VAR}, ${VAR:-default} or $$"
-        )
-    name, operator, operand = match["name"], match["operator"], match["operand"]
-    if operator is None:
-        return _value(name, env, unset)
-    present = bool(env.get(name)) if operator.startswith(":") else name in env
-    match operator[-1]:
-        case "+":
-            return _expand(operand, env, unset, depth + 1) if present else ""
-        case "-" if not present:
-            return _expand(operand, env, unset, depth + 1)
-        case "?" if not present:
-            message = _expand(operand, env, unset, depth + 1)
-            raise InterpolationError(
-                Code.COMPOSE_VARIABLE,
-                f"variable {name} is required{f' ({message})' if message else ''}",
-                f"set {name} or write a default",
-            )
-    return env[name]
-
-
-def _value(name: str, env: Mapping[str, str], unset: dict[str, None]) -> str:
-    if name not in env:
-        unset[name] = None
-    return env.get(name, "")

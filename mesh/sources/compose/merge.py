@@ -50,7 +50,7 @@ def merge_nodes(base: ComposeNode, over: ComposeNode, path: str, conflicts: list
     The path of whole files is empty.
 
     A value that cannot be merged because it is of another kind than the one before is left out, and its path and
-    `FILE:LINE` are added to `conflicts`.
+    `FILE:LINE` are added to `conflicts`. Raises `ComposeTooLargeError`.
     """
     if over.tag == OVERRIDE:
         return settle(over)
@@ -106,6 +106,7 @@ def _merge_pairs(base: ComposeNode, over: ComposeNode, _path: str, _conflicts: l
     layers: list[ComposeMapping | ComposeList | ComposeScalar] = []
     for node in (base, over):
         layers += node.layers if isinstance(node, ComposeLayers) else (node,)
+    base.origin.budget.merge(len(layers))
     # Pairs stay as they are written: only the reader of a value may replace variables and report what is wrong.
     return ComposeLayers(tuple(layers))
 
@@ -165,6 +166,7 @@ def _merge_logging(base: ComposeNode, over: ComposeNode, path: str, conflicts: l
 def _merge_mappings(
     base: ComposeMapping, over: ComposeMapping, path: str, conflicts: list[tuple[str, str]]
 ) -> ComposeMapping:
+    base.origin.budget.merge(len(base.entries) + len(over.entries))
     merged = dict(base.entries)
     for key, entry in over.entries.items():
         if entry.value.tag == RESET:
@@ -181,6 +183,7 @@ def _merge_mappings(
 
 
 def _append(base: ComposeList, over: ComposeList, path: str, conflicts: list[tuple[str, str]]) -> ComposeList:
+    base.origin.budget.merge(len(base.items) + len(over.items))
     identify = _IDENTITIES.get(_in_service(path), _no_identity)
     items: list[ComposeNode] = []
     positions: dict[str, int] = {}

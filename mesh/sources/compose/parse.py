@@ -19,17 +19,17 @@ from mesh.config.labels.values import LabelRefusedError, escape_unprintable, quo
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.sources.compose.documents import services_of
-from mesh.sources.compose.env_file import EnvFileError, parse_env_file
-from mesh.sources.compose.interpolate import InterpolationError, interpolate
+from mesh.sources.compose.interpolate import InterpolationError
 from mesh.sources.compose.keys import SERVICE_KEYS, TOP_LEVEL_KEYS, unknown_keys
+from mesh.sources.compose.limits import DEFAULT_LIMITS, ComposeBudget, ComposeLimits, ComposeTooLargeError
 from mesh.sources.compose.model import ComposeEndpoint, ComposeFile, ComposeLink, ComposeService, parse_endpoint
 from mesh.sources.compose.references import (
     ComposeFiles,
     ComposeReferenceError,
     ComposeReferences,
     ComposeText,
+    ComposeVariableFiles,
     NoComposeFiles,
-    read_reference,
     resolve_path,
     shown_path,
 )
@@ -46,70 +46,81 @@ from mesh.sources.compose.tree import (
 
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)
-_MAX_VALUES = 200_000
-"""Labels, endpoints and names that are read of one project: aliases may stand for any number."""
 _MAX_UNKNOWN = 20
 """Unknown keys that are reported of one project."""
+_UNSET_SHOWN = 10
+"""The most unset variables of one text that are named; the rest is counted."""
 
 
-def read_compose_file(text: str, filename: str, env: Mapping[str, str]) -> ComposeFile:
+def read_compose_file(
+    text: str, filename: str, env: Mapping[str, str], limits: ComposeLimits = DEFAULT_LIMITS
+) -> ComposeFile:
     """Read one file that names no others. `filename` only names it in messages. Raises nothing."""
-    return read_compose_project([ComposeText(filename, text)], "", [env], NoComposeFiles())
+    return read_compose_project([ComposeText(filename, text)], "", [env], NoComposeFiles(), ComposeBudget(limits))
 
 
 def read_compose_project(
-    texts: Sequence[ComposeText], directory: str, variables: Sequence[Mapping[str, str]], files: ComposeFiles
+    texts: Sequence[ComposeText],
+    directory: str,
+    variables: Sequence[Mapping[str, str]],
+    files: ComposeFiles,
+    budget: ComposeBudget | None = None,
 ) -> ComposeFile:
-    """Read several files as one project. Raises nothing.
+    """Read several files as one project, within a budget. Raises nothing.
 
     Relative paths begin in `directory`. `variables` has those of each file, by name.
     """
-    references = ComposeReferences(files)
-    tree = references.load(texts, directory, variables, tuple(text.filename for text in texts))
-    if tree is None:
-        return ComposeFile(None, {}, tuple(references.problems), broken=True)
-    profiles = variables[0].get("COMPOSE_PROFILES", "") if variables else ""
-    reader = _ComposeReader(files, frozenset(filter(None, map(str.strip, profiles.split(",")))))
-    return reader.read(tree, references)
-
-
-class _TooManyValuesError(Exception):
-    """More values than `_MAX_VALUES`."""
+    budget = budget or ComposeBudget(files=max(1, len(texts)))
+    references = ComposeReferences(files, budget)
+    first = texts[0].filename if texts else ""
+    try:
+        tree = references.load(texts, directory, variables, tuple(text.filename for text in texts))
+        if tree is None:
+            return ComposeFile(None, {}, references.problems.kept(first), broken=True)
+        profiles = variables[0].get("COMPOSE_PROFILES", "") if variables else ""
+        reader = _ComposeReader(references, files, frozenset(filter(None, map(str.strip, profiles.split(",")))), budget)
+        return reader.read(tree)
+    except ComposeTooLargeError as error:
+        where = f"{first}:1"
+        references.problems.add_breaking(
+            Problem(error.code, Severity.ERROR, "the file", error.reason, error.remedy, where=where)
+        )
+        return ComposeFile(None, {}, references.problems.kept(first), broken=True)
 
 
 class _ComposeReader:
-    """Reads the tree of one project and collects its problems."""
+    """Reads the tree of one project. Its problems are added to those of the references."""
 
-    def __init__(self, files: ComposeFiles, profiles: frozenset[str]) -> None:
-        self.problems: list[Problem] = []
-        self._files = files
+    def __init__(
+        self, references: ComposeReferences, files: ComposeFiles, profiles: frozenset[str], budget: ComposeBudget
+    ) -> None:
+        self._references = references
+        self._problems = references.problems
         self._profiles = profiles
-        self._left = _MAX_VALUES
+        self._budget = budget
         self._unknown = 0
-        self._file_labels: dict[str, tuple[dict[str, str], dict[str, int]]] = {}
-        """Path -> the labels of a `label_file`, and their lines."""
+        self._label_texts = ComposeVariableFiles(files)
 
-    def read(self, tree: ComposeMapping, references: ComposeReferences) -> ComposeFile:
-        broken, refused = references.broken, set(references.refused)
+    def read(self, tree: ComposeMapping) -> ComposeFile:
+        """Return the project. Raises `ComposeTooLargeError`."""
+        broken, refused = self._references.broken, set(self._references.refused)
         services: dict[str, ComposeService] = {}
-        try:
-            self._report_unknown("", tree.entries, TOP_LEVEL_KEYS)
-            project = self._project(tree.entries["name"]) if "name" in tree.entries else None
-            for name, entry in services_of(tree).items():
-                service = self._service(name, entry)
-                if service is None:
-                    refused.add(name)
-                else:
-                    services[name] = service
-        except _TooManyValuesError:
-            broken, project = True, None
-            reason = f"aliases expand to more than {_MAX_VALUES} entries"
-            where = tree.origin.where(tree.line)
-            self._error(Code.COMPOSE_NOT_YAML, where, "the file", reason, "write the entries without aliases")
-        problems = (*references.problems, *self.problems)
+        self._report_unknown("", tree.entries, TOP_LEVEL_KEYS)
+        project = self._project(tree.entries["name"]) if "name" in tree.entries else None
+        for name, entry in services_of(tree).items():
+            service = self._service(name, entry)
+            if service is None:
+                refused.add(name)
+            else:
+                services[name] = service
+        if self._budget.excess is not None:
+            raise self._budget.excess
+        problems = self._problems.kept(tree.origin.filename)
         return ComposeFile(project, services, problems, broken, frozenset(refused))
 
     def _report_unknown(self, subject: str, entries: Mapping[str, ComposeEntry], known: frozenset[str]) -> None:
+        if self._unknown > _MAX_UNKNOWN:  # a similar key is looked for, which takes a while
+            return
         for key, remedy in unknown_keys(entries, known):
             self._unknown += 1
             if self._unknown > _MAX_UNKNOWN:
@@ -167,19 +178,11 @@ class _ComposeReader:
         labels: dict[str, str] = {}
         places: dict[str, str] = {}
         for node in _scalars(entry):
-            path = resolve_path(node)
-            if path not in self._file_labels:
-                where = node.origin.where(node.line)
-                try:
-                    found, lines = parse_env_file(read_reference(self._files, path, where), node.origin.variables)
-                except EnvFileError as error:
-                    reason = f"{shown_path(path)}:{error.line}: {error.reason}"
-                    raise ComposeReferenceError(where, reason, error.remedy) from None
-                self._file_labels[path] = {key: value or "" for key, value in found.items()}, lines
-            found_labels, found_lines = self._file_labels[path]
-            self._spend(len(found_labels))
-            labels |= found_labels
-            places |= {key: f"{shown_path(path)}:{line}" for key, line in found_lines.items()}
+            self._budget.read(1)
+            path, where = resolve_path(node), node.origin.where(node.line)
+            found = self._label_texts.read(path, where, node.origin.variables, self._budget)
+            labels |= {key: value or "" for key, value in found.values.items()}
+            places |= {key: f"{shown_path(path)}:{line}" for key, line in found.lines.items()}
         return labels, places
 
     def _refuse_reserved(self, subject: str, labels: dict[str, str], where: Mapping[str, str]) -> None:
@@ -201,7 +204,7 @@ class _ComposeReader:
             elif isinstance(layer, ComposeList):
                 scalars = (item for item in layer.items if isinstance(item, ComposeScalar))
                 pairs = [(item.text.partition("=")[0], item.origin.where(item.line)) for item in scalars]
-            self._spend(len(pairs))
+            self._budget.read(len(pairs))
             for key, where in pairs:
                 if key.startswith(LABEL_PREFIXES):
                     about = f"{subject}, deploy.labels, label {escape_unprintable(key)}"
@@ -220,16 +223,11 @@ class _ComposeReader:
     def _words(self, entry: ComposeEntry | None) -> Iterator[tuple[str, ComposeScalar]]:
         """Yield the texts of a list, without those whose variables cannot be replaced."""
         for node in _scalars(entry):
-            self._spend(1)
+            self._budget.read(1)
             try:
                 yield node.fill()[0], node
             except InterpolationError:
                 continue
-
-    def _spend(self, values: int) -> None:
-        self._left -= values
-        if self._left < 0:
-            raise _TooManyValuesError
 
     def _labels(self, subject: str, entry: ComposeEntry | None) -> tuple[dict[str, str], dict[str, str]]:
         """Return labels and their places, of all declarations that were merged."""
@@ -259,7 +257,7 @@ class _ComposeReader:
 
     def _label_map(self, subject: str, node: ComposeMapping) -> tuple[dict[str, str], dict[str, str]]:
         labels, places = {}, {}
-        self._spend(len(node.entries))
+        self._budget.read(len(node.entries))
         for key, entry in node.entries.items():
             if entry.value.tag == RESET:
                 continue
@@ -272,7 +270,7 @@ class _ComposeReader:
     def _label_list(self, subject: str, node: ComposeList) -> tuple[dict[str, str], dict[str, str]]:
         labels: dict[str, str] = {}
         lines: dict[str, int] = {}
-        self._spend(len(node.items))
+        self._budget.read(len(node.items))
         for item in node.items:
             text = self._scalar(_entry(item), f"{subject}, labels", 'write "KEY=VALUE"')
             if text is None:
@@ -304,7 +302,7 @@ class _ComposeReader:
             )
             return ()
         endpoints: dict[str, ComposeEndpoint] = {}
-        self._spend(len(entry.value.items))
+        self._budget.read(len(entry.value.items))
         for item in entry.value.items:
             text = self._scalar(_entry(item), subject, example)
             if text is None:
@@ -334,19 +332,18 @@ class _ComposeReader:
                 remedy = f"write {quote_value(node.written)} with the quotes"
             self._warn(Code.COMPOSE_VALUE_CHANGED_BY_YAML, where, subject, reason, remedy, label=label)
         try:
-            text, unset = interpolate(text, node.origin.variables)
+            text, unset = node.fill(self._budget)
         except InterpolationError as error:
+            if self._budget.excess is not None:
+                raise self._budget.excess from None
             self._error(error.code, where, subject, error.reason, error.remedy, label=label)
             return None
-        for name in unset:
-            self._warn(
-                Code.COMPOSE_VARIABLE,
-                where,
-                subject,
-                f"variable {name} is not set and counts as empty",
-                f"set {name}",
-                label=label,
-            )
+        for name in map(escape_unprintable, unset[:_UNSET_SHOWN]):
+            reason = f"variable {name} is not set and counts as empty"
+            self._warn(Code.COMPOSE_VARIABLE, where, subject, reason, f"set {name}", label=label)
+        if len(unset) > _UNSET_SHOWN:
+            reason = f"{len(unset) - _UNSET_SHOWN} more variables are not set and count as empty"
+            self._warn(Code.COMPOSE_VARIABLE, where, subject, reason, "set them", label=label)
         return text
 
     def _warn_tag(self, node: ComposeNode, subject: str) -> None:
@@ -358,12 +355,12 @@ class _ComposeReader:
     def _error(
         self, code: Code, where: str, subject: str, reason: str, remedy: str, *, label: str | None = None
     ) -> None:
-        self.problems.append(Problem(code, Severity.ERROR, subject, reason, remedy, label, where))
+        self._problems.add(Problem(code, Severity.ERROR, subject, reason, remedy, label, where))
 
     def _warn(
         self, code: Code, where: str, subject: str, reason: str, remedy: str, *, label: str | None = None
     ) -> None:
-        self.problems.append(Problem(code, Severity.WARNING, subject, reason, remedy, label, where))
+        self._problems.add(Problem(code, Severity.WARNING, subject, reason, remedy, label, where))
 
 
 def _entry(node: ComposeNode) -> ComposeEntry:

@@ -18,6 +18,7 @@ from mesh.model.problem import Problem, Severity
 from mesh.sources.compose.documents import read_documents, services_of, with_services
 from mesh.sources.compose.env_file import EnvFileError, parse_env_file
 from mesh.sources.compose.interpolate import InterpolationError
+from mesh.sources.compose.limits import ComposeBudget, ComposeProblems
 from mesh.sources.compose.merge import merge_files, merge_nodes
 from mesh.sources.compose.tree import (
     ComposeEntry,
@@ -104,8 +105,8 @@ def resolve_path(node: ComposeScalar) -> str:
 class ComposeReferences:
     """Loads the files of one project with what they extend and include, and collects the problems."""
 
-    def __init__(self, files: ComposeFiles) -> None:
-        self.problems: list[Problem] = []
+    def __init__(self, files: ComposeFiles, budget: ComposeBudget) -> None:
+        self.problems = ComposeProblems(budget.limits.problems)
         self.broken = False
         self.refused: set[str] = set()
         """Services that cannot be had as they were meant."""
@@ -113,6 +114,9 @@ class ComposeReferences:
         self._extended: dict[str, ComposeMapping] = {}
         """Path -> the file, for `extends`."""
         self._includes = 0
+        self._budget = budget
+        self._services: dict[int, tuple[ComposeMapping, Mapping[str, ComposeEntry]]] = {}
+        """The services of trees that are extended, by the identity of the tree, which is kept with them."""
 
     def load(
         self,
@@ -121,19 +125,19 @@ class ComposeReferences:
         variables: Sequence[Mapping[str, str]],
         chain: tuple[str, ...],
     ) -> ComposeMapping | None:
-        """Return the files merged into one tree; None if none can be read.
+        """Return the files merged into one tree; None if none can be read. Raises `ComposeTooLargeError`.
 
         `variables` has those of each file. `chain` has the files that include these.
         """
         trees: list[ComposeNode] = []
         for text, known in zip(texts, variables, strict=True):
-            origin = ComposeOrigin(text.filename, directory, known)
+            origin = ComposeOrigin(text.filename, directory, known, self._budget)
             try:
                 documents = read_documents(text.text, origin, self.problems)
             except YamlError as error:
                 self.broken = True
                 where = f"{text.filename}:{error.line}" + (f":{error.column}" if error.column else "")
-                self._add(error.code, "the file", error.reason, error.remedy, where)
+                self._break(error.code, "the file", error.reason, error.remedy, where)
                 continue
             self.broken = self.broken or documents.broken
             trees.append(self._extend_all(documents.tree))
@@ -147,7 +151,7 @@ class ComposeReferences:
         return self._include_all(merged, chain)
 
     def _extend_all(self, tree: ComposeMapping) -> ComposeMapping:
-        services = dict(services_of(tree))
+        services = dict(self._services_of(tree))
         if not any(_extends(entry.value) is not None for entry in services.values()):
             return tree
         for name, entry in services.items():
@@ -161,9 +165,14 @@ class ComposeReferences:
             services[name] = replace(entry, value=value)
         return with_services(tree, services)
 
+    def _services_of(self, tree: ComposeMapping) -> Mapping[str, ComposeEntry]:
+        if id(tree) not in self._services:
+            self._services[id(tree)] = tree, services_of(tree)
+        return self._services[id(tree)][1]
+
     def _extend(self, tree: ComposeMapping, name: str, chain: list[tuple[int, str]]) -> ComposeNode:
         """Return a service merged into those that it extends. Raises `ComposeReferenceError`."""
-        service = services_of(tree)[name].value
+        service = self._services_of(tree)[name].value
         extends = _extends(service)
         if extends is None:
             return service
@@ -175,7 +184,7 @@ class ComposeReferences:
         chain.append((id(tree), name))
         base_name, file = _extended_service(extends)
         base_tree = tree if file is None else self._file(resolve_path(file), where, file.origin.variables)
-        if base_name not in services_of(base_tree):
+        if base_name not in self._services_of(base_tree):
             reason = f"there is no service {quote_value(base_name)}" + (" in that file" if file else "")
             raise ComposeReferenceError(where, reason, "name a service of the file")
         conflicts: list[tuple[str, str]] = []
@@ -188,15 +197,15 @@ class ComposeReferences:
 
     def _file(self, path: str, where: str, variables: Mapping[str, str]) -> ComposeMapping:
         if path not in self._extended:
-            origin = ComposeOrigin(shown_path(path), str(PurePath(path).parent), variables)
-            found: list[Problem] = []
+            origin = ComposeOrigin(shown_path(path), str(PurePath(path).parent), variables, self._budget)
+            found = ComposeProblems(self._budget.limits.problems)
             try:
                 documents = read_documents(read_reference(self._files, path, where), origin, found)
             except YamlError as error:
                 reason = f"{shown_path(path)}:{error.line}: {error.reason}"
                 raise ComposeReferenceError(where, reason, error.remedy) from None
             if documents.broken:
-                first = next(problem for problem in found if problem.severity is Severity.ERROR)
+                first = next(problem for problem in found.kept(path) if problem.severity is Severity.ERROR)
                 raise ComposeReferenceError(where, f"{first.where}: {first.reason}", first.remedy)
             self._extended[path] = documents.tree
         return self._extended[path]
@@ -214,7 +223,7 @@ class ComposeReferences:
                 included = self._include(item, chain)
             except ComposeReferenceError as error:
                 self.broken = True
-                self._add(error.code, "include", error.reason, error.remedy, error.where)
+                self._break(error.code, "include", error.reason, error.remedy, error.where)
                 continue
             if included is not None:
                 tree = self._import(tree, included)
@@ -249,14 +258,16 @@ class ComposeReferences:
         """Return the variables of an included file: those of its env files, below those of the project."""
         own = item.origin.variables
         known: dict[str, str] = {}
+        self._budget.merge(len(own))
         if "env_file" in keys:
             for node in _texts(keys["env_file"]):
                 path = resolve_path(node)
                 if path != os.devnull:
-                    known |= read_variables(self._files, path, {**known, **own}, where)
+                    self._budget.merge(len(known) + len(own))
+                    known |= read_variables(self._files, path, {**known, **own}, where, self._budget)
             return {**known, **own}
         path = str(PurePath(directory, ".env"))
-        return {**read_variables(self._files, path, own, where, optional=True), **own}
+        return {**read_variables(self._files, path, own, where, self._budget, optional=True), **own}
 
     def _import(self, tree: ComposeMapping, included: ComposeMapping) -> ComposeMapping:
         entries = dict(tree.entries)
@@ -292,15 +303,70 @@ class ComposeReferences:
         self._add(error.code, subject, error.reason, error.remedy, error.where)
 
     def _add(self, code: Code, subject: str, reason: str, remedy: str, where: str) -> None:
-        self.problems.append(Problem(code, Severity.ERROR, subject, reason, remedy, where=where))
+        self.problems.add(Problem(code, Severity.ERROR, subject, reason, remedy, where=where))
+
+    def _break(self, code: Code, subject: str, reason: str, remedy: str, where: str) -> None:
+        self.problems.add_breaking(Problem(code, Severity.ERROR, subject, reason, remedy, where=where))
 
     def _warn(self, subject: str, reason: str, remedy: str, where: str) -> None:
         problem = Problem(Code.COMPOSE_NOT_FOLLOWED, Severity.WARNING, subject, reason, remedy, where=where)
-        self.problems.append(problem)
+        self.problems.add(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class ComposeVariables:
+    """The lines of a file such as `.env`."""
+
+    values: Mapping[str, str | None]
+    """None for a name without a value."""
+    lines: Mapping[str, int]
+    """Name -> line."""
+
+
+class ComposeVariableFiles:
+    """Parses `.env` files, `env_file` and `label_file`, each once for the same variables."""
+
+    def __init__(self, files: ComposeFiles) -> None:
+        self._files = files
+        self._known = dict[tuple[str, int, bool], tuple[Mapping[str, str], ComposeVariables | EnvFileError]]()
+        """Results by path, identity of the variables, which are kept with them, and whether values are raw."""
+
+    def read(
+        self, path: str, where: str, variables: Mapping[str, str], budget: ComposeBudget, *, raw: bool = False
+    ) -> ComposeVariables:
+        """Return what a file that is named at `where` has. Raises `ComposeReferenceError`.
+
+        Its names are taken from the entries of `budget` each time, which raises `ComposeTooLargeError`.
+        """
+        key = path, id(variables), raw
+        if key not in self._known:
+            text = read_reference(self._files, path, where)
+            self._known[key] = variables, _parsed(text, variables, budget, raw=raw)
+        found = self._known[key][1]
+        if isinstance(found, EnvFileError):
+            reason = f"{shown_path(path)}:{found.line}: {found.reason}"
+            raise ComposeReferenceError(where, reason, found.remedy)
+        budget.read(len(found.values))
+        return found
+
+
+def _parsed(
+    text: str, variables: Mapping[str, str], budget: ComposeBudget, *, raw: bool
+) -> ComposeVariables | EnvFileError:
+    try:
+        return ComposeVariables(*parse_env_file(text, variables, raw=raw, budget=budget))
+    except EnvFileError as error:
+        return error
 
 
 def read_variables(
-    files: ComposeFiles, path: str, variables: Mapping[str, str], where: str, *, optional: bool = False
+    files: ComposeFiles,
+    path: str,
+    variables: Mapping[str, str],
+    where: str,
+    budget: ComposeBudget,
+    *,
+    optional: bool = False,
 ) -> dict[str, str]:
     """Return the variables of a `.env` file; none if it is `optional` and missing. Raises `ComposeReferenceError`."""
     try:
@@ -310,7 +376,7 @@ def read_variables(
     except (OSError, UnicodeDecodeError):
         text = read_reference(files, path, where)  # which says why
     try:
-        values, _ = parse_env_file(text, variables)
+        values, _ = parse_env_file(text, variables, budget=budget)
     except EnvFileError as error:
         reason = f"{shown_path(path)}:{error.line}: {error.reason}"
         raise ComposeReferenceError(where, reason, error.remedy) from None

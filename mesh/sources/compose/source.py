@@ -12,16 +12,19 @@ that cannot be read as it was meant keeps its last good instances, and the other
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mesh.model.errors import CodedText
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Instance
 from mesh.sources.compose.files import FileStamp, file_stamp, load_compose_project
+from mesh.sources.compose.limits import DEFAULT_LIMITS, ComposeLimits
 from mesh.sources.compose.model import ComposeService
 from mesh.sources.compose.ports import endpoint_port_problems
 
+LARGE = 1 << 17
+"""Bytes of all files above which the memory that they took is given back to the system."""
 _RESTS_AT_MOST = 20  # after that, a file that still changes is read all the same
 
 
@@ -38,12 +41,14 @@ class ComposeSource:
         *,
         env: Mapping[str, str],
         name: str = "source 0",
+        limits: ComposeLimits = DEFAULT_LIMITS,
         interval: float = 1.0,
         rest: float = 0.1,
     ) -> None:
         self.name = name
         self._files = tuple(files)
         self._env = env
+        self._limits = limits
         self._interval = interval
         self._rest = rest
         self._look = asyncio.Event()
@@ -61,7 +66,7 @@ class ComposeSource:
 
     def read(self) -> tuple[tuple[Instance, ...], tuple[Problem, ...]]:
         """Read the files now: return the instances, ordered by ID, and the problems. No instances if one is broken."""
-        listing = _list(self._files, self._env, self._good)
+        listing = _list(self._files, self._env, self._good, self._limits)
         self._take(listing)
         return listing.instances, listing.problems
 
@@ -69,7 +74,7 @@ class ComposeSource:
         """Yield the instances as `Source.watch` specifies. One reader at a time: `touch` wakes only one."""
         told: tuple[tuple[Instance, ...], tuple[Problem, ...]] | None = None
         while True:
-            listing = await asyncio.to_thread(_list, self._files, self._env, self._good)
+            listing = await asyncio.to_thread(_list, self._files, self._env, self._good, self._limits)
             self._take(listing)
             if listing.trouble is None and (listing.instances, listing.problems) != told:
                 told = listing.instances, listing.problems
@@ -129,14 +134,32 @@ class _ComposeListing:
     """All files that were read, as they were before."""
 
 
-def _list(paths: Sequence[Path], env: Mapping[str, str], before: _ComposeListing) -> _ComposeListing:
+def _list(
+    paths: Sequence[Path], env: Mapping[str, str], before: _ComposeListing, limits: ComposeLimits
+) -> _ComposeListing:
+    listing = _list_files(paths, env, before, limits)
+    if sum(stamp[1] for stamp in listing.stamps.values() if stamp is not None) > LARGE:
+        from mesh.util.free_memory import release_free_memory  # noqa: PLC0415 -- few have such files
+
+        release_free_memory()
+    return listing
+
+
+def _list_files(
+    paths: Sequence[Path], env: Mapping[str, str], before: _ComposeListing, limits: ComposeLimits
+) -> _ComposeListing:
     """Read the files. Services that are refused are taken from `before`."""
-    project = load_compose_project(paths, env)
+    project = load_compose_project(paths, env, limits)
     content, problems = project.content, project.content.problems
     if content.broken:
         trouble = next(p.coded for p in problems if p.severity is Severity.ERROR)
         return _ComposeListing(problems=problems, trouble=trouble, stamps=project.stamps)
-    services = {f"{project.name}/{name}": service for name, service in content.services.items() if service.is_active}
+    # Without the trees of the files, which nobody needs here.
+    services = {
+        f"{project.name}/{name}": replace(service, keys={})
+        for name, service in content.services.items()
+        if service.is_active
+    }
     problems += tuple(problem for service in services.values() for problem in endpoint_port_problems(service))
     for name in content.refused:
         owner = f"{project.name}/{name}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import yaml
 
 from mesh.model.codes import Code
-from mesh.sources.compose.interpolate import interpolate
+from mesh.sources.compose.limits import ComposeBudget
 from mesh.sources.compose.yaml_nodes import YamlError, YamlWalker, line_of, scalar_text
 
 RESET, OVERRIDE = "!reset", "!override"
@@ -30,6 +30,8 @@ class ComposeOrigin:
     """Relative paths in the file begin here."""
     variables: Mapping[str, str] = field(repr=False)
     """Name -> value. Values may be secrets."""
+    budget: ComposeBudget = field(default_factory=ComposeBudget, repr=False, compare=False)
+    """What the project of the file may still take of its bounds."""
 
     def where(self, line: int) -> str:
         """Return `FILE:LINE`."""
@@ -50,9 +52,12 @@ class ComposeScalar:
     tag: str = ""
     """A tag that begins with `!`, or empty."""
 
-    def fill(self) -> tuple[str, tuple[str, ...]]:
-        """Return the text with its variables replaced, and the unset ones. Raises `InterpolationError`."""
-        return interpolate(self.text, self.origin.variables) if "$" in self.text else (self.text, ())
+    def fill(self, budget: ComposeBudget | None = None) -> tuple[str, tuple[str, ...]]:
+        """Return the text with its variables replaced, and the unset ones. Raises `InterpolationError`.
+
+        It is taken from the budget of the project, unless another is given.
+        """
+        return (budget or self.origin.budget).fill(self.text, self.origin.variables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +123,19 @@ ComposeNode = ComposeScalar | ComposeList | ComposeMapping | ComposeLayers
 
 
 class ComposeTreeBuilder:
-    """Makes trees of the YAML nodes of one text, within the walker's budget of entries."""
+    """Makes trees of the YAML nodes of one text, within the budget of its project."""
 
     def __init__(self, origin: ComposeOrigin) -> None:
         self._origin = origin
-        self._walk = YamlWalker()
+        self._walk = YamlWalker(origin.budget)
         self._built: dict[int, ComposeNode] = {}
         self._depth = 0
 
     def build(self, node: yaml.Node) -> ComposeNode:
-        """Return the tree of one node. Raises `YamlError`, also for an anchor that contains itself."""
+        """Return the tree of one node.
+
+        Raises `YamlError`, also for an anchor that contains itself, and `ComposeTooLargeError`.
+        """
         known = self._built.get(id(node))
         if known is not None:
             return known

@@ -2,7 +2,8 @@
 
 The code reads the graph instead of the values, since every message names the line. In the graph an alias is the same
 node again, so anchors cost nothing until they are followed; `YamlWalker` follows them within a budget. The nesting
-depth of the text is checked first: the C parser recurses on the C stack and would crash the process.
+depth of the text is checked first: the C parser recurses on the C stack and would crash the process. So is the number
+of values: each node takes some hundred bytes, however short its text is.
 
 Scalars become text as compose converts them (yaml.v3 of Go, then fmt.Sprint): `true` and numbers in their shortest
 form, null as empty, quoted scalars as written.
@@ -17,11 +18,10 @@ import yaml
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
+from mesh.sources.compose.limits import DEFAULT_LIMITS, ComposeBudget, ComposeLimits
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is not in every build of PyYAML
 _DEPTH_MAX = 100
-_ENTRIES_MAX = 200_000
-_TEXT_MAX = 4 * 2**20
 
 _WORDS = {"true": "true", "True": "true", "TRUE": "true", "false": "false", "False": "false", "FALSE": "false"}
 _WORDS |= dict.fromkeys(("", "~", "null", "Null", "NULL"), "")
@@ -63,18 +63,18 @@ class DuplicateKey:
     second: int
 
 
-def load_graphs(text: str) -> list[yaml.Node]:
+def load_graphs(text: str, limits: ComposeLimits = DEFAULT_LIMITS) -> list[yaml.Node]:
     """Return the roots of the documents that are not empty, such as one after a last `---`. Raises `YamlError`."""
-    if len(text) > _TEXT_MAX:
+    if len(text) > limits.file_bytes:
         raise YamlError(
             Code.COMPOSE_NOT_YAML,
             1,
             0,
-            f"the file is larger than {_TEXT_MAX // 2**20} MiB",
-            "split it into several files",
+            f"the file is larger than {_shown_size(limits.file_bytes)}",
+            "split it into several files, or raise [source.compose] file_bytes",
         )
     try:
-        _check_depth(text)
+        _check_size(text, limits.values)
         roots = list(yaml.compose_all(text, Loader=_LOADER))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -99,15 +99,30 @@ def load_graphs(text: str) -> list[yaml.Node]:
     return [root for root in roots if not (isinstance(root, yaml.ScalarNode) and not scalar_text(root))]
 
 
-def _check_depth(text: str) -> None:
-    depth = 0
+def _check_size(text: str, most: int) -> None:
+    """Raise `YamlError` for a text that is nested too deeply or has more values than `most`."""
+    depth = values = 0
     for event in yaml.parse(text, Loader=_LOADER):
+        values += isinstance(event, yaml.NodeEvent)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if depth > _DEPTH_MAX:
-            raise _too_deep(event.start_mark.line + 1 if event.start_mark else 1)
+            raise _too_deep(line)
+        if values > most:
+            raise YamlError(
+                Code.COMPOSE_NOT_YAML,
+                line,
+                0,
+                f"it has more than {most} keys and values",
+                "split it into several files, or raise [source.compose] values",
+            )
+
+
+def _shown_size(size: int) -> str:
+    return f"{size >> 20} MiB" if size % (1 << 20) == 0 else f"{size} bytes"
 
 
 def _too_deep(line: int) -> YamlError:
@@ -149,14 +164,16 @@ def _twice(node: yaml.MappingNode) -> Iterator[DuplicateKey]:
 class YamlWalker:
     """Reads mappings of one graph, with `<<` followed, within a budget of entries."""
 
-    def __init__(self) -> None:
-        self._left = _ENTRIES_MAX
+    def __init__(self, budget: ComposeBudget | None = None) -> None:
+        self._budget = budget or ComposeBudget()
+        self._left = self._budget.limits.entries
         self._merging: set[int] = set()
 
     def entries(self, node: yaml.MappingNode) -> dict[str, YamlEntry]:
         """Return the mapping with its merge keys resolved (yaml.org/type/merge.html): own keys win, then earlier ones.
 
-        Raises `YamlError` for a key or a merge that cannot be read, and if aliases expand beyond the budget.
+        Raises `YamlError` for a key or a merge that cannot be read, and if aliases expand beyond the bound of the file;
+        `ComposeTooLargeError` if the files of the project do together.
         """
         if id(node) in self._merging:
             raise YamlError(
@@ -217,10 +234,17 @@ class YamlWalker:
         return mappings
 
     def _spend(self, node: yaml.Node) -> None:
+        self._budget.walk()
         self._left -= 1
         if self._left < 0:
-            reason = f"aliases expand to more than {_ENTRIES_MAX} entries"
-            raise YamlError(Code.COMPOSE_NOT_YAML, line_of(node), 0, reason, "write the entries without aliases")
+            reason = f"aliases expand to more than {self._budget.limits.entries} entries"
+            raise YamlError(
+                Code.COMPOSE_NOT_YAML,
+                line_of(node),
+                0,
+                reason,
+                "write the entries without aliases, or raise [source.compose] values",
+            )
 
 
 def scalar_text(node: yaml.ScalarNode) -> str:

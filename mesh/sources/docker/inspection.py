@@ -6,11 +6,12 @@ says nothing about the new one, so a process is identified by `State.StartedAt` 
 
 import re
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from mesh.model.service import Health
-from mesh.sources.docker.messages import ContainerDetails
+from mesh.sources.docker.messages import ContainerDetails, HostConfig
 
 DRAIN_SIGNAL = signal.SIGCONT
 """A `--stop-signal` that means: drain me first. Running processes ignore it, and almost none handles it: signal(7)."""
@@ -18,6 +19,7 @@ DRAIN_SIGNAL = signal.SIGCONT
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))", re.ASCII
 )  # RFC 3339 section 5.6, as Go writes it
+_PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -46,6 +48,10 @@ class ContainerInspection:
     """The result of its HEALTHCHECK, or None if it has none."""
     network_mode: str = ""
     """`host`, `container:ID` or the name of a network."""
+    pid: int = 0
+    """The first process, by the PIDs of the engine's host; 0 if none runs."""
+    fixed_ports: frozenset[tuple[str, int, int]] = frozenset()
+    """Ports of the worker that are the same after each start: transport, container port, port of the worker."""
 
 
 def inspection_of(inspected: ContainerDetails) -> ContainerInspection:
@@ -56,7 +62,23 @@ def inspection_of(inspected: ContainerDetails) -> ContainerInspection:
     run = state.started_at if start_time(state.started_at) is not None else None
     said = None if state.health is None else state.health.status
     health = Health(said) if said in set(Health) else None
-    return ContainerInspection(stop, run, health, inspected.host_config.network_mode)
+    return ContainerInspection(
+        stop,
+        run,
+        health,
+        inspected.host_config.network_mode,
+        pid=state.pid,
+        fixed_ports=frozenset(_fixed_ports(inspected.host_config)),
+    )
+
+
+def _fixed_ports(config: HostConfig) -> Iterator[tuple[str, int, int]]:
+    """Yield the ports that the container asks for by number."""
+    for inside, bindings in (config.port_bindings or {}).items():
+        port, _, transport = inside.partition("/")
+        for binding in bindings or ():
+            if _PORT.fullmatch(port) and _PORT.fullmatch(binding.host_port):
+                yield transport or "tcp", int(port), int(binding.host_port)
 
 
 def start_time(text: str | None) -> int | None:

@@ -65,6 +65,10 @@ class InstanceRules:
     """IP version of the VIPs, 4 or 6. Connections are not translated between versions."""
     labels: LabelRules = field(default_factory=LabelRules)
     """Which labels count."""
+    most_labels: int = MAX_LABELS
+    """The most labels of the mesh on one container."""
+    label_length: int = MAX_LABEL_LENGTH
+    """The most characters of a label of the mesh and its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +207,13 @@ def _instance(container: ContainerSummary, state: _EngineState) -> tuple[Instanc
     labels = {key: value for key, value in (container.labels or {}).items() if key.startswith(LABEL_PREFIXES)}
     if not labels or container.state not in ("running", "paused") or is_test(container):
         return None, ()
-    if len(labels) > MAX_LABELS or any(len(key) + len(value) > MAX_LABEL_LENGTH for key, value in labels.items()):
+    most, length = state.rules.most_labels, state.rules.label_length
+    if len(labels) > most or any(len(key) + len(value) > length for key, value in labels.items()):
         raise _ContainerRefusedError(
             Code.CONTAINER_UNUSABLE,
             f"it has {len(labels)} labels of the mesh, or one of them is too long",
-            f"give it at most {MAX_LABELS}, each of at most {MAX_LABEL_LENGTH} characters",
+            f"give it at most {most}, each of at most {length} characters, or raise [source.docker] labels and "
+            "label_length",
         )
     origins, rules = state.known.origins(container), state.rules.labels
     subject = f"container {escape_unprintable(container_name(container))}"

@@ -31,11 +31,20 @@ class NetworkAttachment(DockerMessage, frozen=True):
     ip6_address: str = msgspec.field(default="", name="GlobalIPv6Address")
 
 
+class PortBinding(DockerMessage, frozen=True):
+    """A port of the worker that a container asks for."""
+
+    host_port: str = ""
+    """`8080`; empty, `0` or a range if the engine chooses one."""
+
+
 class HostConfig(DockerMessage, frozen=True):
     """Settings from the creation of a container."""
 
     network_mode: str = ""
     """`default`, `host`, `container:ID` or the name of a network; empty in Podman's list."""
+    port_bindings: Mapping[str, list[PortBinding] | None] | None = None
+    """The worker's ports by container port, `80/tcp`. Lists do not contain it."""
 
 
 class ContainerNetworks(DockerMessage, frozen=True):

@@ -7,7 +7,8 @@ container: it takes effect immediately, since the process is already ending. The
 show them.
 
 Events are lost when the engine restarts (it keeps them in memory); a list makes up for them. A restart of a container
-that no event told of is seen by its time of start. While the engine does not answer, the last list stays in force.
+that no event told of is seen by its time of start. While the engine does not answer, the last list stays in force,
+except for what the processes of this host tell of containers that have ended or begun again (`absence`).
 
 The engine's clock may differ from this host's. A span of events is given in the engine's time, which its responses
 tell, and nothing waits for that time to be right.
@@ -32,6 +33,7 @@ from mesh.model.part import DaemonPart
 from mesh.model.problem import Problem
 from mesh.model.service import DrainReason, Health, Instance
 from mesh.sources import Source
+from mesh.sources.docker.absence import ContainerMemory, EngineAbsence
 from mesh.sources.docker.client import (
     CLIENT_ERRORS,
     REQUEST_TIMEOUT,
@@ -63,6 +65,7 @@ from mesh.sources.docker.instances import (
 )
 from mesh.sources.docker.label_origins import OriginReader
 from mesh.sources.docker.messages import ContainerSummary, DockerEvent
+from mesh.sources.docker.processes import ContainerProcesses, ProcContainerProcesses
 from mesh.util.backoff import Backoff
 from mesh.util.bulkhead import Bulkhead
 from mesh.util.offload import compute
@@ -82,6 +85,12 @@ SIGNAL_HISTORY = 300.0
 """Seconds before the first request whose signals still count, for stops that are in progress."""
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
 """Seconds between two attempts to reach an engine that does not answer, doubled from the first to the last."""
+RESTARTS = 10.0
+"""Seconds in which an engine that went away may just be restarting: it is tried after `FIRST_RETRY` each time."""
+LOOK_INTERVAL, LAST_LOOK_INTERVAL = 0.05, 1.0
+"""Seconds between two looks at the processes of this host, while it may be restarting and later on."""
+LOOKS = 60.0
+"""Seconds for which it may be restarting its containers."""
 
 EVENT_FILTERS = json.dumps({"type": ["container", "network"], "event": WATCHED_ACTIONS})
 """Filters of the event stream. The engine drops the rest: each run of a HEALTHCHECK causes three events."""
@@ -120,8 +129,12 @@ class DockerSource(Source):
         on_ended: ContainerEnded = lambda *_: None,
         relist: float = RELIST_INTERVAL,
         answer: float = REQUEST_TIMEOUT,
+        processes: ContainerProcesses | None = None,
     ) -> None:
-        """`relist` is the time between two lists, `answer` the time until the engine counts as gone, in seconds."""
+        """`relist` is the time between two lists, `answer` the time until the engine counts as gone, in seconds.
+
+        `processes`: those of this host; None for those in /proc.
+        """
         self.name = name
         self._url = url
         self._rules = rules
@@ -138,6 +151,11 @@ class DockerSource(Source):
         self._healthy: dict[str, str] = {}
         """The run in which a container was healthy."""
         self._inspections = asyncio.Semaphore(MAX_INSPECTIONS)
+        self._memory = ContainerMemory(processes or ProcContainerProcesses())
+        self._absence: EngineAbsence | None = None
+        """What runs while the engine is away; None while it answers."""
+        self._gone_at = 0.0
+        """When it went away, by the loop's clock."""
         self._forget()
 
     @property
@@ -183,22 +201,72 @@ class DockerSource(Source):
         told: tuple[tuple[Instance, ...], tuple[Problem, ...]] | None = None
         backoff = Backoff(FIRST_RETRY, LAST_RETRY)
         while True:
+            async with aclosing(self._listings(backoff)) as listings:
+                async for listing in listings:
+                    if (listing.instances, listing.problems) != told:
+                        told = listing.instances, listing.problems
+                        yield told
+
+    async def _listings(self, backoff: Backoff) -> AsyncGenerator[InstanceListing, None]:
+        """Yield the instances until the engine has gone away and answers again."""
+        try:
+            async with aclosing(self._follow()) as listings:
+                async for listing in listings:
+                    if self._trouble is not None:
+                        log.info("docker engine at %s answers again", self._url)
+                    self._trouble = self._absence = None
+                    backoff.reset()
+                    yield listing
+        except CLIENT_ERRORS as error:
+            self._fail(error)
+        except Exception as error:  # noqa: BLE001 -- this connection ends, and the last list stays in force
+            bulkhead.caught(self.name, error)
+            self._fail(error)
+        async with aclosing(self._without_engine(backoff)) as listings:
+            async for listing in listings:
+                yield listing
+
+    # ------------------------------------------------------------------------------------------- without the engine
+
+    async def _without_engine(self, backoff: Backoff) -> AsyncGenerator[InstanceListing, None]:
+        """Yield the instances when they have changed, until the engine may answer again."""
+        clock = asyncio.get_running_loop().time
+        if self._absence is None:
+            self._gone_at = clock()
+            there = [container for container in self._containers if container.id not in self._ended]
+            self._absence = self._memory.absence(there, self._drivers, self._known())
+        answers = asyncio.get_running_loop().create_task(bulkhead.run(self.name, self._knock, backoff))
+        try:
+            while not self._absence.is_blind and not answers.done():
+                if await asyncio.to_thread(self._absence.look):
+                    yield await self._read_absence(self._absence)
+                restarting = clock() < self._gone_at + LOOKS
+                await asyncio.wait({answers}, timeout=LOOK_INTERVAL if restarting else LAST_LOOK_INTERVAL)
+            await asyncio.wait({answers})
+        finally:
+            answers.cancel()
+            await asyncio.gather(answers, return_exceptions=True)
+
+    async def _knock(self, backoff: Backoff) -> None:
+        """Return when the engine has answered."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            pause = backoff.next_pause()
+            await self._nothing_for(FIRST_RETRY if clock() < self._gone_at + RESTARTS else pause)
             try:
-                async with aclosing(self._follow()) as listings:
-                    async for listing in listings:
-                        if self._trouble is not None:
-                            log.info("docker engine at %s answers again", self._url)
-                        self._trouble = None
-                        backoff.reset()
-                        if (listing.instances, listing.problems) != told:
-                            told = listing.instances, listing.problems
-                            yield told
+                async with open_client(self._url, self._answer):
+                    return
             except CLIENT_ERRORS as error:
                 self._fail(error)
-            except Exception as error:  # noqa: BLE001 -- this connection ends, and the last list stays in force
-                bulkhead.caught(self.name, error)
-                self._fail(error)
-            await self._nothing_for(backoff.next_pause())
+
+    async def _read_absence(self, absence: EngineAbsence) -> InstanceListing:
+        before, containers = self._good, absence.last.containers
+        cost = sum(parse_cost(each.labels or {}) for each in containers)
+        self._good = await compute(cost, partial(absence.listing, self._present_rules()))
+        for id, instance_id in before.containers.items():
+            if id not in self._good.containers and absence.has_seen_end(id):
+                self._on_ended(instance_id, before.names.get(instance_id), None, False)
+        return self._good
 
     # ---------------------------------------------------------------------------------------------- one connection
 
@@ -358,6 +426,7 @@ class DockerSource(Source):
                 self._healthy[container.id] = run
             elif container_health(container) is Health.UNHEALTHY:
                 self._healthy.pop(container.id, None)
+        self._memory.listed(self._containers, self._inspected, asyncio.get_running_loop().time())
         return await self._read()
 
     def _until_inspection(self) -> float:
@@ -406,6 +475,7 @@ class DockerSource(Source):
             self._inspected.pop(id, None)
         else:
             self._inspected[id] = found
+            self._memory.inspected(id, found)
         return found
 
     def _run(self, id: str) -> str | None:
@@ -424,14 +494,16 @@ class DockerSource(Source):
         )
 
     async def _read(self) -> InstanceListing:
-        rules = (
-            self._rules if self._rules.worker else replace(self._rules, worker=outbound_address(self._rules.version))
-        )
+        rules = self._present_rules()
         there = [container for container in self._containers if container.id not in self._ended]
         read = partial(read_instances, there, self._drivers, rules, self._known())
         # Whoever starts containers chooses what their labels cost, which must not hold the event loop.
         self._good = await compute(sum(parse_cost(each.labels or {}) for each in there), read)
         return self._good
+
+    def _present_rules(self) -> InstanceRules:
+        rules = self._rules
+        return rules if rules.worker else replace(rules, worker=outbound_address(rules.version))
 
     def _fail(self, error: Exception) -> None:
         reason = CodedText(

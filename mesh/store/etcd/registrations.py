@@ -46,6 +46,10 @@ _RETRY = 0.5
 """Seconds after a keepalive without a response: a lease may be short."""
 _LONGEST_REST = 5 / 3
 """Maximum seconds between two keepalives, however long the lease is: they also detect that etcd does not answer."""
+_ACCESS = "access"
+"""The name of the work that checks whether etcd still serves this worker's user."""
+_ACCESS_REST = 4.0
+"""Maximum seconds between two of these checks."""
 _REPAIR_REST = 2.0
 """Minimum seconds between two repairs. The first is immediate, and a program that keeps writing causes little load."""
 _ATTEMPTS = 4
@@ -88,7 +92,13 @@ class RegistrationKeeper:
         """Incarnations of the store seen so far."""
         self._writing = asyncio.Lock()
         self._missed = asyncio.Event()
-        self.trouble: CodedText | None = None
+        self._troubles: dict[str, CodedText] = {}
+        """Why each of the works of `keep` fails, by its name; only those that fail."""
+
+    @property
+    def trouble(self) -> CodedText | None:
+        """Why the records cannot be kept; None while they can."""
+        return next(iter(self._troubles.values()), None)
 
     async def register(self, records: Mapping[bytes, bytes]) -> None:
         """Make these the complete leased keys. While another daemon has the name, this waits until that one is gone."""
@@ -120,34 +130,54 @@ class RegistrationKeeper:
     async def keep(self) -> None:
         """Keep the lease alive and replace it if it is lost, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for name, work in (("lease", self._keep_alive), ("leased keys", self._keep_written)):
-                tasks.create_task(bulkhead.keep_running(name, partial(self._repeat, work)), name=name)
+            works = {"lease": self._keep_alive, "leased keys": self._keep_written, _ACCESS: self._check_access}
+            for name, work in works.items():
+                tasks.create_task(bulkhead.keep_running(name, partial(self._repeat, name, work)), name=name)
 
-    async def _repeat(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Call `work` for ever, with a pause after each `StoreError`."""
         backoff = Backoff(_RETRY)
         while True:
             try:
                 await work()
             except StoreError as error:
-                if self.trouble is None:
-                    log.warning("lease of this worker: %s", error, extra=Code.LEASE_LOST.extra)
-                self.trouble = error.coded
+                if not self._troubles:
+                    code = error.code if name == _ACCESS else Code.LEASE_LOST
+                    log.warning(
+                        "%s of this worker: %s", _ACCESS if name == _ACCESS else "lease", error, extra=code.extra
+                    )
+                self._troubles[name] = error.coded
                 await asyncio.sleep(backoff.next_pause())
             else:
-                self.trouble = None
+                self._troubles.pop(name, None)
                 backoff.reset()
 
     async def _keep_alive(self) -> None:
-        """Send one keepalive. This runs beside all writes, which may take long: the lease must not end meanwhile."""
+        """Send one keepalive. This runs beside all writes, which may take long: the lease must not end meanwhile.
+
+        Without a lease something else is asked, since the watch alone does not detect that etcd hangs.
+        """
         lease = self._lease
-        if lease and not await self._is_alive(lease) and self._lease == lease:
+        if not lease:
+            await self._gateway.call("kv/range", {"key": self._daemon}, RangeResponse)
+        elif not await self._is_alive(lease) and self._lease == lease:
             log.warning(
                 "the lease of this worker has ended: its records are registered again", extra=Code.LEASE_LOST.extra
             )
             self._lease, self._there = 0, None
             self._missed.set()
         await asyncio.sleep(min(self._ttl / 3, _LONGEST_REST) * random.uniform(0.8, 1))
+
+    async def _check_access(self) -> None:
+        """Read one key as this worker's user.
+
+        An open watch and the keepalives of a lease go on when etcd begins to require a user, or when the user or its
+        role loses its rights: nothing else would notice before the next write.
+        """
+        await asyncio.sleep(_ACCESS_REST * random.uniform(0.8, 1))
+        await self._gateway.call(
+            "kv/range", {"key": self._daemon, "keys_only": True, "serializable": True}, RangeResponse
+        )
 
     async def _keep_written(self) -> None:
         await self._missed.wait()

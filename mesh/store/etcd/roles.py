@@ -28,5 +28,15 @@ def role_lines(prefix: str, name: str, own: Sequence[str], shared: Sequence[str]
     return tuple(shlex.join(["etcdctl", *command]) for command in commands)
 
 
+def removal_lines(name: str) -> tuple[str, ...]:
+    """The commands that take a user and its role away, each a line for a shell. etcd refuses the user at once."""
+    return tuple(shlex.join(["etcdctl", kind, "delete", name]) for kind in ("user", "role"))
+
+
+def role_name(prefix: str, worker: str) -> str:
+    """The name of the role and of the user of a worker; `prefix` is that of all keys."""
+    return f"{prefix.strip('/').replace('/', '-')}-{worker}"
+
+
 def _scope(part: str) -> list[str]:
     return ["--prefix=true"] if part.endswith("/") else []

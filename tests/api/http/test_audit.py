@@ -17,6 +17,7 @@ from mesh.api.http import audit
 from mesh.api.http.audit import AuditError, AuditLine, AuditTrail
 from mesh.api.http.refusals import BURST, RefusalLog
 from mesh.api.http.server import AdminApi, AdminListenConfig
+from mesh.control.endpoint_actions import EndpointAction
 from mesh.util.logging.handler import QueuedLogHandler
 from tests.api.http.worker import TOKEN, client, serving
 from tests.api.metrics.test_families import OBSERVED
@@ -86,6 +87,22 @@ async def test_an_action_that_leaves_no_line_is_refused(verb: str, tmp_path: Pat
             assert (status, "can be written nowhere: the log" in text, "VM664" in text) == (409, True, True)
             async with session.get("/v1/status") as answer:
                 assert answer.status == 200, "looking leaves no line"
+
+
+async def test_the_lines_of_an_action_say_all_of_it(tmp_path: Path) -> None:
+    async with worker(tmp_path, tmp_path / "audit.log") as session:
+        for verb, more in (
+            ("weight", {"weight": 5}),
+            ("weight", {"weight": None}),
+            ("drain", {"force": True}),
+            ("stop", {"together": [{"worker": "w1", "endpoint": "a"}]}),
+        ):
+            async with session.post(f"/v1/{verb}", json={"name": "web-1", **more}) as answer:
+                assert answer.status == 200
+        async with session.post("/v1/workers/remove", json={"name": "w2", "force": True}) as answer:
+            assert answer.status == 409, "this one removes none"
+    found = re.findall(r"audit: (.*) by uid .* requested", (tmp_path / "audit.log").read_text())
+    assert found == ['weight "web-1" to 5', 'weight "web-1" reset', 'drain "web-1" with force', 'stop "web-1"']
 
 
 async def test_a_file_is_enough_and_so_is_the_log(tmp_path: Path) -> None:
@@ -173,7 +190,7 @@ async def test_the_end_of_an_action_is_written_as_soon_as_that_is_possible(
 async def test_an_action_that_the_end_of_the_daemon_cuts_off_has_its_second_line(tmp_path: Path) -> None:
     begun = asyncio.Event()
 
-    async def never(_: str) -> str:
+    async def never(_: EndpointAction) -> str:
         begun.set()
         await asyncio.Event().wait()
         raise AssertionError

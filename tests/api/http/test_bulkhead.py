@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 
 from mesh.api.http.server import AdminApi
+from mesh.control.endpoint_actions import EndpointAction
 from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
 from mesh.model.part import DaemonPart
 from mesh.util.bulkhead import INTERNAL_ERRORS
@@ -28,8 +29,8 @@ def break_route(route: web.AbstractRoute, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_every_route_runs_in_the_bulkhead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def verb(name: str) -> str:
-        return name
+    async def verb(action: EndpointAction) -> str:
+        return action.name
 
     async def explain(_: str) -> None:
         raise AssertionError
@@ -45,7 +46,7 @@ async def test_every_route_runs_in_the_bulkhead(tmp_path: Path, monkeypatch: pyt
             for number, route in enumerate(routes):
                 assert route.resource is not None
                 before = errors()
-                path = route.resource.canonical.replace("{file}", "page.js")
+                path = route.resource.canonical.replace("{file}", "page.js").replace("{worker}", "w9")
                 async with session.request(route.method, path) as answer:
                     assert answer.status == 500, path
                     text = await answer.text()

@@ -1,6 +1,8 @@
 """The OpenAPI description: valid, complete, and true of real responses."""
 
 import json
+import re
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,18 @@ import yaml
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from mesh.api.channel.worker_channel import ChannelError, ChannelReply
+from mesh.api.cluster_events import ClusterEventsDocument
 from mesh.api.connectivity.plan import ConnectivityPlan
 from mesh.api.connectivity.report import ConnectivityReport
 from mesh.api.events import EVENT_NAMES
 from mesh.api.explain.document import Explanation
+from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.past_events import PastEventsDocument
+from mesh.api.workers import WorkersDocument
+from mesh.model.codes import Code
+from mesh.model.table import RealKey
+from mesh.testing.channel import FakeDirectory, FakeWorkerChannel
 from tests.api.http.worker import client, serving, socket_of, until
 
 DESCRIBED: dict[str, Any] = yaml.safe_load((Path(__file__).parents[3] / "mesh" / "api" / "openapi.yaml").read_text())
@@ -47,7 +56,15 @@ SCHEMA_NAMES = {
 
 def test_its_schemas_equal_those_of_the_code() -> None:
     _, components = msgspec.json.schema_components(
-        [*EVENT_NAMES, PastEventsDocument, Explanation, ConnectivityPlan, ConnectivityReport],
+        [
+            *EVENT_NAMES,
+            ClusterEventsDocument,
+            PastEventsDocument,
+            Explanation,
+            ConnectivityPlan,
+            ConnectivityReport,
+            WorkersDocument,
+        ],
         ref_template="#/components/schemas/{name}",
     )
     described = json.dumps(components)
@@ -63,6 +80,8 @@ ANSWERS = [
     ("get", "/metrics", None, 200),
     ("get", "/v1/openapi.yaml", None, 200),
     ("get", "/v1/status", None, 200),
+    ("get", "/v1/status?verdicts=false", None, 200),
+    ("get", "/v1/workers", None, 200),
     ("get", "/v1/explain?of=web.test", None, 200),
     ("get", "/v1/explain?of=", None, 400),
     ("get", "/v1/events/past", None, 200),
@@ -71,6 +90,20 @@ ANSWERS = [
     ("get", "/v1/events/past?since=yesterday", None, 400),
     ("get", "/v1/events/past?since=nan", None, 400),
     ("get", "/v1/events/past?after=-1", None, 400),
+    ("get", "/v1/events/past?workers=all", None, 200),
+    ("get", "/v1/events/past?workers=some", None, 400),
+    ("get", "/v1/events/past?workers=all&after=1", None, 400),
+    ("get", "/v1/workers/w1/status", None, 200),
+    ("get", "/v1/workers/w2/status", None, 200),
+    ("get", "/v1/workers/w3/status", None, 404),
+    ("get", "/v1/workers/w5/status", None, 502),
+    ("get", "/v1/workers/w2/explain?of=web.test", None, 200),
+    ("get", "/v1/workers/w2/explain?of=", None, 400),
+    ("get", "/v1/workers/w2/events/past?since=-60", None, 200),
+    ("get", "/v1/workers/w1/events/past", None, 200),
+    ("get", "/v1/workers/w2/events/past?after=" + "1" * 3000, None, 400),
+    ("get", "/v1/workers/w2/address", None, 200),
+    ("get", "/v1/workers/w9/address", None, 404),
     ("get", "/v1/test", None, 200),
     ("get", "/v1/test?of=web.test", None, 200),
     ("get", "/v1/test?of=", None, 400),
@@ -84,6 +117,15 @@ ANSWERS = [
     ("post", "/v1/claims/move", b'{"name": "web.test", "owner": "a/b"}', 409),
     ("post", "/v1/drain", b'{"name": "web-1"}', 200),
     ("post", "/v1/undrain", b'{"name": "web-1"}', 200),
+    ("post", "/v1/drain", b'{"name": "web-1", "force": true, "together": [{"worker": "w1", "endpoint": "a"}]}', 200),
+    ("post", "/v1/drain", b'{"name": "web-1", "together": [{"worker": "w1"}]}', 400),
+    ("post", "/v1/weight", b'{"name": "web-1", "weight": 5}', 200),
+    ("post", "/v1/weight", b'{"name": "web-1", "weight": null}', 200),
+    ("post", "/v1/weight", b'{"name": "web-1"}', 400),
+    ("post", "/v1/weight", b'{"name": "web-1", "weight": 65536}', 400),
+    ("post", "/v1/weight", b'{"name": "web-1", "weight": -1}', 400),
+    ("post", "/v1/weight", b'{"name": "web-1", "weight": 1.5}', 400),
+    ("post", "/v1/workers/remove", b'{"name": "w2"}', 409),
     ("post", "/v1/stop", b'{"name": "nothing"}', 409),
     ("post", "/v1/stop", b'{"nam": "nothing"}', 400),
     ("post", "/v1/stop", b'{"name": "' + b"x" * (1 << 17) + b'"}', 413),
@@ -91,18 +133,34 @@ ANSWERS = [
 ]
 
 
+async def others() -> FakeWorkerChannel:
+    """Worker w2 answers, w3 publishes nothing, w5 never answers."""
+    places = {worker: RealKey(f"192.0.2.{worker[1:]}", 9780) for worker in ("w2", "w5")}
+    channel = FakeWorkerChannel(FakeDirectory(places, frozenset({"w3"})))
+    channel.hung.add("w5")
+    channel.failures["w2", "/v1/explain?of="] = ChannelError(Code.CHANNEL_REFUSED, "worker w2: NAME is missing", 400)
+    channel.answers["w2", "/v1/events/past?since=-60"] = ChannelReply(b'{"worker": "w2", "now": 1}')
+    with tempfile.TemporaryDirectory() as name:
+        async with serving(socket_of(Path(name))), client(Path(name)) as session:
+            for path in ("/v1/status", "/v1/explain?of=web.test", "/v1/events/past"):
+                async with session.get(path) as answer:
+                    channel.answers["w2", path] = ChannelReply(await answer.read())
+    return channel
+
+
 @pytest.mark.parametrize(("method", "path", "body", "status"), ANSWERS)
 async def test_real_responses_match_the_description(
     method: str, path: str, body: bytes | None, status: int, tmp_path: Path
 ) -> None:
     async with (
-        serving(socket_of(tmp_path)),
+        serving(socket_of(tmp_path), past=PastEventsHandler(lambda: "w1"), channel=await others()),
         client(tmp_path) as session,
         session.request(method, path, data=body) as answer,
     ):
         text = await answer.text()
         assert (answer.status, text) == (status, text)
-    response = DESCRIBED["paths"][path.partition("?")[0]][method]["responses"][str(status)]
+    described = re.sub("/workers/w[0-9]/", "/workers/{worker}/", path.partition("?")[0])
+    response = DESCRIBED["paths"][described][method]["responses"][str(status)]
     if "$ref" in response:
         response = DESCRIBED["components"]["responses"][response["$ref"].rpartition("/")[2]]
     schema = response["content"][answer.content_type]["schema"]

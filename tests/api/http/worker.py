@@ -9,12 +9,15 @@ from typing import Any
 
 import aiohttp
 
+from mesh.api.channel.worker_channel import WorkerChannel
 from mesh.api.connectivity.plan import ConnectivityPlan, ConnectivityTarget, PeerAddress, TargetKind
 from mesh.api.connectivity.report import ConnectivityReport, make_report, make_row
 from mesh.api.explain.document import Explanation
 from mesh.api.explain.query import explain
+from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi, AdminListenConfig
 from mesh.api.status import notices
+from mesh.control.endpoint_actions import EndpointAction
 from mesh.control.snapshot import DetailedSnapshot, WorkerSnapshot
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError
@@ -26,10 +29,10 @@ from tests.api.metrics.test_families import OBSERVED
 TOKEN = "0123456789abcdef"
 
 
-async def drain(name: str) -> str:
+async def drain(action: EndpointAction) -> str:
     """Knows one container."""
-    if name != "web-1":
-        raise ActionRefusedError(Code.NO_SUCH_ENDPOINT, f"no container {name!r}")
+    if action.name != "web-1":
+        raise ActionRefusedError(Code.NO_SUCH_ENDPOINT, f"no container {action.name!r}")
     return "demo/web-1"
 
 
@@ -60,7 +63,7 @@ SAMPLE_PLAN = ConnectivityPlan(
     (PeerAddress("w2", "192.0.2.12"),),
 )
 
-VERBS = dict.fromkeys(("drain", "maintenance", "undrain", "stop"), drain)
+VERBS = dict.fromkeys(("drain", "maintenance", "undrain", "stop", "weight"), drain)
 
 
 def socket_of(directory: Path) -> AdminListenConfig:
@@ -68,13 +71,27 @@ def socket_of(directory: Path) -> AdminListenConfig:
 
 
 @asynccontextmanager
-async def serving(entrance: AdminListenConfig, observed: WorkerSnapshot = OBSERVED) -> AsyncIterator[AdminApi]:
+async def serving(
+    entrance: AdminListenConfig,
+    observed: WorkerSnapshot = OBSERVED,
+    *,
+    past: PastEventsHandler | None = None,
+    channel: WorkerChannel | None = None,
+) -> AsyncIterator[AdminApi]:
     """The API, over while the block runs."""
 
     async def explained(asked: str) -> tuple[Explanation, Notices]:
         return explain(asked, DetailedSnapshot(observed, "test")), notices(observed)
 
-    api = AdminApi(entrance, lambda: observed, VERBS, explain=explained, connectivity=SampleConnectivity())
+    api = AdminApi(
+        entrance,
+        lambda: observed,
+        VERBS,
+        explain=explained,
+        connectivity=SampleConnectivity(),
+        past=past,
+        channel=channel,
+    )
     await api.start()
     async with asyncio.TaskGroup() as tasks:
         feed = tasks.create_task(api.feed.run())

@@ -138,7 +138,8 @@ async def test_a_change_in_a_large_table_is_one_small_transaction(plane: Nftable
         for number in range(256, 556)
     }
     await want(plane, Table(many))
-    assert len(loaded) == 1
+    assert len(loaded) == 2, "the table that counts, and everything else"
+    del loaded[0]
     key = min(many)
     await want(plane, Table({**many, key: VirtualServer(real_servers={A: RealServer(3), B: RealServer(1)})}))
     one = {key: VirtualServer(real_servers={A: RealServer(3), B: RealServer(2)})}

@@ -58,7 +58,6 @@ async def plane(interface: MeshInterface) -> AsyncIterator[NftablesDataPlane]:
 
 
 class TestContract(TrafficContract):
-    counts = False
     lab: Lab
     servers: Servers
 
@@ -218,7 +217,7 @@ async def test_outside_damage_is_noticed_and_repaired(
 async def test_foreign_tables_are_not_touched_and_only_ours_is_removed(plane: NftablesDataPlane) -> None:
     run_command("nft", "add table ip theirs")
     await want(plane, behind(WEB_KEY, A))
-    assert await remove_tables() == ["ip vipmesh_lb"]
+    assert await remove_tables() == ["ip vipmesh_lb", "ip vipmesh_count"]
     assert await remove_tables() == []
     assert run_command("nft", "list", "ruleset").split() == ["table", "ip", "theirs", "{", "}"]
 

@@ -85,8 +85,8 @@ def test_a_raw_file_is_taken_as_it_is() -> None:
         ('A="secret', 1, "the quoted value of A has no end"),
         ("\nA=${B:?secret}", 2, "the value of A: variable B is required"),
         ("A=${", 1, "the value of A: a ${ is not closed"),
-        ("A=" + "x" * 1000 + "".join(f"\nA=$A$A # {n}" for n in range(40)), 12, "more than 1048576 characters"),
-        ("\n".join(f"A{n}=" for n in range(10_001)), 10_001, "more than 10000 names"),
+        ("A=" + "x" * 1000 + "".join(f"\nA=$A$A # {n}" for n in range(40)), 14, "more than 8388608 characters"),
+        ("\n".join(f"A{n}=" for n in range(20_001)), 20_001, "more than 20000 variables"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else "",
 )

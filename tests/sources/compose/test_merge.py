@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.sources.compose.documents import read_documents
+from mesh.sources.compose.limits import ComposeProblems
 from mesh.sources.compose.merge import merge_files, plain_text
 from mesh.sources.compose.tree import (
     RESET,
@@ -43,7 +44,7 @@ def plain(node: ComposeNode) -> Plain:
 
 
 def tree(text: str, number: int = 1) -> ComposeMapping:
-    return read_documents(text, ComposeOrigin(f"{number}.yaml", "", {"V": "v"}), []).tree
+    return read_documents(text, ComposeOrigin(f"{number}.yaml", "", {"V": "v"}), ComposeProblems(100)).tree
 
 
 def merged(*services: str) -> Plain:

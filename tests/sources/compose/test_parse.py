@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.model.codes import Code
 from mesh.model.problem import Severity
 from mesh.sources.compose.model import ComposeFile, ComposeService, project_name
 from mesh.sources.compose.parse import read_compose_file, read_compose_project
@@ -316,3 +317,19 @@ def test_any_text_is_parsed_without_raising_and_every_problem_has_a_location(tex
     for problem in file.problems:
         assert (problem.where or "").startswith("c.yaml:")
     assert not file.broken or any(p.severity is Severity.ERROR for p in file.problems)
+
+
+def test_a_variable_with_a_long_name_makes_a_short_problem() -> None:
+    name = "V" * 300_000
+    for text in (f"${name}", f"${{{name}}}", f"${{{name}?}}", f"${{A?{name}}}"):
+        read = compose(f"services:\n  web:\n    labels:\n      mesh.probe.url: {text}\n")
+        assert [problem.code for problem in read.problems] == [Code.COMPOSE_VARIABLE]
+        assert len(str(read.problems[0])) < 1000
+
+
+def test_unset_variables_beyond_ten_in_one_text_are_counted() -> None:
+    text = "".join(f"$V{number}." for number in range(1000))
+    problems = compose(f"services:\n  web:\n    labels:\n      mesh.probe.url: {text}\n").problems
+    unset = [problem for problem in problems if problem.code is Code.COMPOSE_VARIABLE]
+    assert len(unset) == 11
+    assert "990" in unset[-1].reason

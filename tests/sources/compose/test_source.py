@@ -12,7 +12,7 @@ from mesh.model.problem import Problem
 from mesh.model.service import Instance
 from mesh.sources import Source
 from mesh.sources.compose.files import load_compose_project
-from mesh.sources.compose.source import ComposeSource
+from mesh.sources.compose.source import LARGE, ComposeSource
 
 ONE = "services:\n  web:\n    labels:\n      mesh.routing.port_80: web\n    x-endpoints:\n      - 10.0.0.1:80\n"
 TWO = ONE + "      - 10.0.0.2:80\n"
@@ -260,3 +260,17 @@ async def test_a_service_of_another_profile_has_no_instances(file: Path) -> None
     file.write_text("services: {web: {x-endpoints: [10.0.0.1], profiles: [x]}}")
     assert ids(source(file).read()) == []
     assert ids(source(file, COMPOSE_PROFILES="x").read()) == ["demoapp/web/10.0.0.1"]
+
+
+def test_memory_of_large_files_is_given_back_and_small_ones_cost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[bool] = []
+    monkeypatch.setattr("mesh.util.free_memory.release_free_memory", lambda: released.append(True))
+    file = tmp_path / "compose.yaml"
+    file.write_text("services: {}\n")
+    ComposeSource([file], env={}).read()
+    assert released == []
+    file.write_text("services: {}\n" + "#" * LARGE)
+    ComposeSource([file], env={}).read()
+    assert released == [True]

@@ -32,6 +32,8 @@ class FakeEngine:
         self.dates_ahead = 0.0
         """Seconds by which the time in its responses is ahead of its clock."""
         self.run = "2026-11-30T11:59:16.358097495Z"
+        self.pid = 0
+        """The first process of the container."""
         self.labels: dict[str, str] = dict(WEB_LABELS)
         """The labels of the container, its image's included."""
         self.image: dict[str, str] | None = {}
@@ -93,7 +95,8 @@ class FakeEngine:
             case "/containers/json":
                 return self._json([self._container()])
             case other if other == f"/containers/{ID}/json":
-                return self._json({"Id": ID, "Config": {"StopSignal": "CONT"}, "State": {"StartedAt": self.run}})
+                state = {"StartedAt": self.run, "Pid": self.pid}
+                return self._json({"Id": ID, "Config": {"StopSignal": "CONT"}, "State": state})
         return self._json({"message": "page not found"}, 404)
 
     def _rest(self, path: str) -> web.Response | None:

@@ -82,6 +82,21 @@ async def test_a_frozen_etcd_is_reported_soon_whatever_the_length_of_the_lease(s
             member.thaw()
 
 
+async def test_a_frozen_etcd_is_reported_by_a_worker_that_has_registered_nothing(single: EtcdServer) -> None:
+    async with worker(single.fresh(), ttl=10) as store, following(store):
+        (member,) = single.members
+        member.freeze()
+        try:
+            async with asyncio.timeout(60):
+                while store.trouble is None:
+                    await asyncio.sleep(0.02)
+        finally:
+            member.thaw()
+        async with asyncio.timeout(60):
+            while store.trouble is not None:
+                await asyncio.sleep(0.02)
+
+
 async def test_a_failed_read_is_reported_like_a_failed_watch() -> None:
     async with worker(EtcdUrl(("http://127.0.0.1:1",), "/x/")) as store:
         with pytest.raises(StoreError):

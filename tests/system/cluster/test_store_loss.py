@@ -36,7 +36,7 @@ async def frozen(worker: Worker) -> str:
     """What `vipmesh status` says of it."""
     code, said = await call(*VIPMESH, "status", "--admin", f"unix://{worker.directory}/admin.sock")
     assert code == 0, said
-    return next((line for line in said.splitlines() if line.startswith("frozen")), "")
+    return next((line for line in said.splitlines() if line.startswith("error: frozen: ")), "")
 
 
 async def has_thawed(worker: Worker) -> None:
@@ -44,7 +44,7 @@ async def has_thawed(worker: Worker) -> None:
 
 
 async def is_frozen(worker: Worker) -> None:
-    await eventually(lambda: frozen(worker), lambda line: line.startswith("frozen      since 20"))
+    await eventually(lambda: frozen(worker), lambda line: line.startswith("error: frozen: since 20"))
 
 
 class TestEtcdDies:

@@ -1,13 +1,18 @@
 """`vipmesh completion`: real shells complete with the script."""
 
 import asyncio
+import json
 import os
 import re
+import shlex
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
 
+from mesh.cli.completion import names_in
+from tests.api.http.worker import serving, socket_of
 from tests.system.e2e.programs import CI, VIPMESH, call
 
 BASH = """
@@ -89,3 +94,74 @@ async def test_another_shell_is_wrong_usage() -> None:
     code, output = await call(*VIPMESH, "completion", "dos")
     assert code == 2
     assert "invalid choice" in output
+
+
+# ------------------------------------------------------------------------------------------- names of a running daemon
+
+
+@pytest.fixture
+def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The program `vipmesh` is found, and asks the API in this directory by default."""
+    program = tmp_path / "bin" / "vipmesh"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(VIPMESH)} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return f"unix://{tmp_path}/admin.sock"
+
+
+async def test_bash_completes_names_of_the_running_daemon(on_path: str, tmp_path: Path) -> None:
+    line = f"vipmesh {{}} --admin {on_path} {{}}"
+    async with serving(socket_of(tmp_path)):
+        status = json.loads((await call(*VIPMESH, "status", "--json", "--admin", on_path))[1])
+        services = {name for service in status["services"] for name in service["names"]}
+        endpoints = {each["name"] or each["id"] for service in status["services"] for each in service["endpoints"]}
+        workers = {worker["name"] for worker in status["workers"] if '"' not in worker["name"]}
+        assert services
+        assert endpoints
+        assert services <= await bash(line.format("test", "''"), tmp_path)
+        assert services | endpoints <= await bash(line.format("explain", "''"), tmp_path)
+        assert await bash(line.format("drain", "''"), tmp_path) == endpoints
+        assert workers <= await bash(line.format("events", "''"), tmp_path)
+        one = min(services)
+        assert one in await bash(line.format("explain", one[:-2]), tmp_path)
+
+
+async def test_without_a_daemon_completion_is_silent(on_path: str, tmp_path: Path) -> None:
+    assert await bash(f"vipmesh explain --admin {on_path} ''", tmp_path) == set()
+    for words in (["services", ":", "vipmesh", "explain", "--admin", "nonsense"], [], ["services"], ["x", ":", "-c"]):
+        assert await call("vipmesh", "completion", "bash", "--names", *words) == (0, "")
+
+
+async def test_a_daemon_that_hangs_does_not_hold_the_shell_up(on_path: str, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:  # the kernel accepts, and nobody answers
+        listening.bind(str(tmp_path / "admin.sock"))
+        listening.listen()
+        assert await bash(f"vipmesh drain --admin {on_path} ''", tmp_path) == set()
+
+
+async def test_fish_completes_names_of_the_running_daemon(on_path: str, tmp_path: Path) -> None:
+    script = await script_of("fish", tmp_path)
+    async with serving(socket_of(tmp_path)):
+        line = f"vipmesh drain --admin {on_path} "
+        code, output = await call("fish", "--no-config", "-c", f"source {script}; complete -C '{line}'")
+    assert code == 0, output
+    assert "a-1" in output.split()
+
+
+async def test_zsh_asks_for_names(on_path: str, tmp_path: Path) -> None:
+    """The function of the script, with what zsh would give it."""
+    script = await script_of("zsh", tmp_path)
+    function = re.search(r"^_vipmesh_endpoints\(\) \{\n.*?^\}", script.read_text(), re.DOTALL | re.MULTILINE)
+    assert function
+    program = f"{function[0]}\ncompadd() {{ print -l $found }}\nwords=(drain --admin {on_path})\n_vipmesh_endpoints"
+    async with serving(socket_of(tmp_path)):
+        code, output = await call("zsh", "-f", "-c", program)
+    assert code == 0, output
+    assert "a-1" in output.split()
+
+
+def test_names_that_a_shell_could_obey_are_left_out() -> None:
+    names = ["web.test", "$(reboot)", "a b", "`id`", "-c", "a;b", "x" * 254, "", "w_1-a/b"]
+    status = {"services": [{"name": name, "names": [], "endpoints": []} for name in names], "workers": []}
+    assert names_in(status, ["services", "endpoints", "workers", "else"]) == ["w_1-a/b", "web.test"]

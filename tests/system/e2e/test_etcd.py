@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.store.etcd.server import EtcdServer, etcd
-from tests.system.e2e.programs import eventually, free_port, status, vipmesh
+from tests.system.e2e.programs import VIPMESH, call, eventually, free_port, status, vipmesh
 
 COMPOSE = """
 name: shop
@@ -113,3 +113,25 @@ async def test_a_worker_starts_while_the_store_is_unreachable_and_keeps_its_vip(
         await eventually(lambda: status(admin), lambda s: not s["frozen"])
         assert await vip() == before
         assert await daemon.end() == 0
+
+
+async def test_users_that_etcd_begins_to_require_are_reported(
+    server: EtcdServer, settings: Path, tmp_path: Path
+) -> None:
+    """The open watch and the keepalives of the lease go on without a user."""
+    admin = f"unix://{tmp_path}/run/admin.sock"
+    async with vipmesh("run", "-c", str(settings)) as daemon:
+        await daemon.line("data plane userspace")
+        await eventually(lambda: status(admin), lambda s: bool(s["services"] and s["services"][0]["vip"]))
+        assert not (await status(admin))["frozen"]
+        server.ctl("user", "add", "root:secret")
+        server.ctl("user", "grant-role", "root", "root")
+        server.ctl("auth", "enable")
+        server.tls = ["--user", "root:secret"]
+        (frozen,) = (await eventually(lambda: status(admin), lambda s: bool(s["frozen"])))["frozen"]
+        assert "etcd requires a user: set [store] user and password" in frozen
+        _, shown = await call(*VIPMESH, "status", "--admin", admin)
+        assert "set [store] user and password" in shown
+        assert "[VM402]" in shown
+        server.ctl("auth", "disable")
+        await eventually(lambda: status(admin), lambda s: not s["frozen"])

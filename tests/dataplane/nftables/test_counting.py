@@ -1,0 +1,186 @@
+"""What the nftables data plane counts on this kernel, and what resets nothing."""
+
+import asyncio
+import logging
+import socket
+
+import pytest
+
+from mesh.dataplane import DataPlane
+from mesh.dataplane.diff import diff_tables
+from mesh.dataplane.nftables import NftablesDataPlane, accounting
+from mesh.host.vip_interface import MeshInterface
+from mesh.model.codes import Code
+from mesh.model.service import Scheduler, Transport
+from mesh.model.table import RealKey, RealServer, Table, TrafficCounters, VirtualKey, VirtualServer
+from tests.builders import POOL, WEB_KEY
+from tests.dataplane.nftables.test_plane import A, B, behind, interface, lab, plane, servers, want
+from tests.netns import run_command
+from tests.system.ipvs.lab import Lab, Servers, ask_tcp, ask_udp
+
+__all__ = ["interface", "lab", "plane", "servers"]
+
+PUBLISHED = VirtualKey("10.1.0.1", 30080, Transport.TCP)
+
+
+async def opened(plane: DataPlane, key: VirtualKey = WEB_KEY) -> int:
+    return (await plane.traffic())[key].connections
+
+
+async def test_no_change_of_a_service_resets_its_counters(lab: Lab, servers: Servers, plane: NftablesDataPlane) -> None:
+    for name in ("a", "b"):
+        await servers.start(name)
+    tables = [
+        behind(WEB_KEY, A),
+        behind(WEB_KEY, A, B),
+        behind(WEB_KEY, A, B, scheduler=Scheduler.SH, persistence=60),
+        behind(WEB_KEY, B),
+        Table(
+            {**behind(WEB_KEY, B).virtual_servers, PUBLISHED: VirtualServer(real_servers={B: RealServer()})},
+            frozenset({WEB_KEY.address}),
+        ),
+    ]
+    for expected, table in enumerate(tables, 1):
+        await want(plane, table)
+        assert await ask_tcp(lab, WEB_KEY)
+        assert await opened(plane) == expected
+    await ask_tcp(lab, PUBLISHED)
+    assert await opened(plane, PUBLISHED) == 1
+    assert await opened(plane) == len(tables)
+
+
+async def test_refused_connections_were_not_opened(lab: Lab, servers: Servers, plane: NftablesDataPlane) -> None:
+    await servers.start("a")
+    await want(plane, behind(WEB_KEY))
+    for table, expected in (
+        (behind(WEB_KEY), 0),
+        (behind(WEB_KEY, A), 1),
+        (behind(WEB_KEY), 1),
+        (behind(WEB_KEY, A), 2),
+    ):
+        await want(plane, table)
+        if table.virtual_servers[WEB_KEY].real_servers:
+            assert await ask_tcp(lab, WEB_KEY) == "a"
+        else:
+            with pytest.raises(ConnectionRefusedError):
+                await ask_tcp(lab, WEB_KEY)
+        assert await opened(plane) == expected
+
+
+async def test_a_daemon_that_starts_adopts_the_counters(
+    lab: Lab, servers: Servers, plane: NftablesDataPlane, interface: MeshInterface
+) -> None:
+    await servers.start("a")
+    await want(plane, behind(WEB_KEY, A))
+    assert await ask_tcp(lab, WEB_KEY) == "a"
+    before = await plane.traffic()
+    later = NftablesDataPlane(POOL, interface)
+    try:
+        assert await later.traffic() == before
+        assert diff_tables(await later.read(), behind(WEB_KEY, A)) == ()
+        await want(later, behind(WEB_KEY, A, B))
+        assert await later.traffic() == before
+    finally:
+        await later.close()
+
+
+async def test_one_that_was_programmed_without_counters_is_counted_once_it_is_looked_at(
+    lab: Lab, servers: Servers, plane: NftablesDataPlane, interface: MeshInterface
+) -> None:
+    """An earlier version made the rules."""
+    await servers.start("a")
+    await want(plane, behind(WEB_KEY, A))
+    run_command("nft", "delete table ip vipmesh_count")
+    later = NftablesDataPlane(POOL, interface)
+    try:
+        assert await later.traffic() == {WEB_KEY: TrafficCounters()}
+        assert await ask_tcp(lab, WEB_KEY) == "a"
+        assert await opened(later) == 1
+        run_command("nft", "delete table ip vipmesh_count")
+        await want(later, behind(WEB_KEY, B, A))  # an edit does not depend on the table
+        other = VirtualKey("10.112.0.8", 80, Transport.TCP)
+        await want(later, behind(other, A))  # neither does another service
+        assert set(await later.traffic()) == {other}
+    finally:
+        await later.close()
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        pytest.param("flush chain ip vipmesh_count opened_prerouting", id="the rule of connections"),
+        pytest.param("flush chain ip vipmesh_count sent_postrouting", id="the rule of bytes"),
+        pytest.param("flush chain ip vipmesh_count sent_input; delete chain ip vipmesh_count sent_input", id="a chain"),
+        pytest.param("delete element ip vipmesh_count sent { 10.112.0.7 . tcp . 80 }", id="an element"),
+        pytest.param("add element ip vipmesh_count refusing { 10.112.0.7 . tcp . 80 }", id="it is said to refuse"),
+        pytest.param("add element ip vipmesh_count opened { 10.112.0.9 . tcp . 80 }", id="an element more"),
+        pytest.param("flush ruleset", id="all"),
+    ],
+)
+async def test_outside_damage_is_repaired_when_it_is_looked_at(
+    lab: Lab, servers: Servers, plane: NftablesDataPlane, broken: str
+) -> None:
+    await servers.start("a")
+    await want(plane, behind(WEB_KEY, A))
+    run_command("nft", broken)
+    await want(plane, behind(WEB_KEY, A))
+    before = (await plane.traffic())[WEB_KEY]
+    assert await ask_tcp(lab, WEB_KEY) == "a"
+    now = await plane.traffic()
+    assert list(now) == [WEB_KEY]
+    assert now[WEB_KEY].connections == before.connections + 1
+    assert now[WEB_KEY].bytes_in > before.bytes_in
+    assert now[WEB_KEY].bytes_out > before.bytes_out
+
+
+async def test_bytes_are_those_of_the_packets(lab: Lab, servers: Servers, plane: NftablesDataPlane) -> None:
+    """A datagram of 2 bytes has headers of 28 bytes; the answer has 2 bytes more (RFC 791, RFC 768)."""
+    await servers.start("a")
+    names = VirtualKey("10.112.0.7", 53, Transport.UDP)
+    await want(plane, behind(names, A))
+    sock = lab.client(socket.SOCK_DGRAM)
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(30):
+        for _ in range(3):  # the first packet is counted elsewhere than the others
+            await loop.sock_sendto(sock, b"hi", (names.address, names.port))
+            assert await loop.sock_recv(sock, 99) == b"a hi"
+    assert (await plane.traffic())[names] == TrafficCounters(1, 3 * 30, 3 * 32)
+    assert await ask_udp(lab, names) == "a"
+    assert await opened(plane, names) == 2
+
+
+async def test_a_connection_within_the_host_is_counted_once(plane: NftablesDataPlane) -> None:
+    """Its packets pass the loopback interface, which they leave and enter."""
+    run_command("ip", "link", "set", "lo", "up")
+    loop = asyncio.get_running_loop()
+    with socket.socket(type=socket.SOCK_DGRAM) as server, socket.socket(type=socket.SOCK_DGRAM) as client:
+        for sock in (server, client):
+            sock.setblocking(False)
+        server.bind(("10.1.0.1", 5353))
+        names = VirtualKey("10.112.0.7", 53, Transport.UDP)
+        await want(plane, behind(names, RealKey("10.1.0.1", 5353)))
+        async with asyncio.timeout(30):
+            for _ in range(2):
+                await loop.sock_sendto(client, b"hi", (names.address, names.port))
+                _, peer = await loop.sock_recvfrom(server, 99)
+                await loop.sock_sendto(server, b"hello", peer)
+                assert await loop.sock_recv(client, 99) == b"hello"
+    assert (await plane.traffic())[names] == TrafficCounters(1, 2 * 30, 2 * 33)
+
+
+async def test_a_host_that_cannot_count_balances_all_the_same(
+    lab: Lab,
+    servers: Servers,
+    plane: NftablesDataPlane,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await servers.start("a")
+    monkeypatch.setattr(accounting, "counter_script", lambda _: ["add table ip vipmesh_count { nonsense }"])
+    with caplog.at_level(logging.WARNING):
+        await want(plane, behind(WEB_KEY, A))
+        assert await ask_tcp(lab, WEB_KEY) == "a"
+        assert await plane.traffic() == {}
+        assert await plane.traffic() == {}
+    codes = [getattr(record, "code", None) for record in caplog.records if "not counted" in record.message]
+    assert codes == [Code.NFTABLES_TRAFFIC_NOT_COUNTED]

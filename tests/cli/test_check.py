@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mesh.cli.lint import check_files
+from mesh.cli.main import main
 from mesh.config.name_policy import NamePolicy
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
@@ -210,3 +211,15 @@ def test_mistakes_in_the_label_reference_are_reported_as_documented(
     monkeypatch.chdir(tmp_path)
     Path("compose.yaml").write_text(mistakes)
     assert [problem.coded.line for problem in checked(Path("compose.yaml"))] == messages.splitlines()
+
+
+def test_the_bounds_of_the_settings_hold(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(f"services: {{}}\nx-more: [{'a, ' * 120}]\n")
+    monkeypatch.setenv("VIPMESH_VIP_POOL", "127.112.0.0/16")
+    monkeypatch.setenv("VIPMESH_SOURCE_COMPOSE_VALUES", "100")
+    assert main(["check", str(file)]) == 1
+    assert "it has more than 100 keys and values" in capsys.readouterr().out
+    monkeypatch.setenv("VIPMESH_SOURCE_COMPOSE_VALUES", "200")
+    assert main(["check", str(file)]) == 0

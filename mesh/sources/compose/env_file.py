@@ -13,7 +13,7 @@ from mesh.model.errors import MeshError
 from mesh.sources.compose.interpolate import ExpansionError, InterpolationError
 from mesh.sources.compose.limits import ComposeBudget
 
-_START = re.compile(r"(?:\s+|#[^\n]*)*")
+_BLANK = re.compile(r"\s*+(?:#[^\n]*+)?")
 _KEY = re.compile(r"(?:export[^\S\n]+(?=[^\s=:]))?([\w.\[\]-]+)[^\S\n]*(?:([=:])[^\S\n]*|(?=\n|#|$))")
 # Possessive, so that a value of megabytes takes no memory for ways back.
 _QUOTED = {
@@ -73,7 +73,7 @@ class _EnvFileParser:
 
     def parse(self, take: Callable[[str], str] | None) -> tuple[dict[str, str | None], dict[str, int]]:
         """Return values and lines. `take` converts the rest of a line in the place of the grammar of values."""
-        while self._skip(_START) < len(self._text):
+        while self._skip_blank() < len(self._text):
             line = self._line()
             self._left -= 1
             if self._left < 0:
@@ -134,6 +134,14 @@ class _EnvFileParser:
     def _skip(self, pattern: re.Pattern[str]) -> int:
         match = pattern.match(self._text, self._at)
         self._at = match.end() if match else self._at
+        return self._at
+
+    def _skip_blank(self) -> int:
+        """Skip blank lines and comments, one at a time: a match over megabytes would hold up all other threads."""
+        before = -1
+        while before < self._at:
+            before = self._at
+            self._skip(_BLANK)
         return self._at
 
     def _line(self) -> int:

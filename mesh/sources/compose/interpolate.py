@@ -20,6 +20,7 @@ _NEST_MAX = 16
 _SHOWN_MESSAGE = 300
 """Characters of what somebody wrote for a missing variable."""
 _DOLLAR = re.compile(r"\$(?:(?P<escaped>\$)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<brace>\{))", re.ASCII)
+_BRACES = re.compile(r"\$\$|\$\{|\}")
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<operator>:?[-?+])(?P<operand>.*))?", re.ASCII | re.DOTALL)
 
 
@@ -122,15 +123,12 @@ class _Expansion:
 
 def _closing(text: str, start: int) -> int:
     """Return the position of the brace that closes the one before `start`."""
-    open_braces, at = 1, start
-    while at < len(text):
-        if text.startswith(("$$", "${"), at):
-            open_braces += text[at + 1] == "{"
-            at += 2
-            continue
-        if text[at] == "}":
+    open_braces = 1
+    for match in _BRACES.finditer(text, start):
+        if match[0] == "${":
+            open_braces += 1
+        elif match[0] == "}":
             open_braces -= 1
             if not open_braces:
-                return at
-        at += 1
+                return match.start()
     raise InterpolationError(Code.COMPOSE_VARIABLE, "a ${ is not closed", "write } at its end, or $$ for a dollar sign")

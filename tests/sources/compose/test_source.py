@@ -12,6 +12,7 @@ from mesh.model.problem import Problem
 from mesh.model.service import Instance
 from mesh.sources import Source
 from mesh.sources.compose.files import load_compose_project
+from mesh.sources.compose.limits import ComposeLimits
 from mesh.sources.compose.source import LARGE, ComposeSource
 
 ONE = "services:\n  web:\n    labels:\n      mesh.routing.port_80: web\n    x-endpoints:\n      - 10.0.0.1:80\n"
@@ -274,3 +275,13 @@ def test_memory_of_large_files_is_given_back_and_small_ones_cost_nothing(
     file.write_text("services: {}\n" + "#" * LARGE)
     ComposeSource([file], env={}).read()
     assert released == [True]
+
+
+def test_the_bounds_of_the_source_are_those_that_it_was_given(file: Path) -> None:
+    file.write_text(ONE + "    env_file: e\n    x-more: [" + "a, " * 90 + "]\n")
+    narrow = ComposeSource([file], env={}, limits=ComposeLimits(values=100))
+    assert narrow.read()[0] == ()
+    assert narrow.trouble is not None
+    assert "more than 100 keys and values" in narrow.trouble.text
+    wide = ComposeSource([file], env={}, limits=ComposeLimits(values=200))
+    assert ids(wide.read()) == ["demoapp/web/10.0.0.1:80"]

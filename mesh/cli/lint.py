@@ -23,6 +23,8 @@ from mesh.sources.compose.links import link_problems
 from mesh.sources.compose.model import ComposeFile, ComposeService
 from mesh.sources.compose.ports import endpoint_port_problems, scale_problems
 
+_ENVIRONMENTS = 4
+"""How many times the entries of a file its environments may have: many services name one `env_file`."""
 _WHERE = re.compile(r"(.*?)(?::(\d+))?(?::\d+)?", re.DOTALL)
 
 
@@ -43,7 +45,7 @@ def check_files(
     """
     project = load_compose_project(paths, env, limits)
     found = [*project.content.problems, *_check_services(project.content, project.name, policy, pool)]
-    budget = ComposeBudget(limits, len(paths))
+    budget = ComposeBudget(limits, _ENVIRONMENTS * len(paths))
     reader, of_environment = EnvironmentReader(project.files, budget), ComposeProblems(limits.problems)
     for service in project.content.services.values():
         for problem in reader.read(service)[1]:

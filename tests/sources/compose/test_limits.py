@@ -215,7 +215,7 @@ def test_problems_of_named_and_several_files_have_one_limit(tmp_path: Path) -> N
 
 
 def test_environments_of_many_services_have_one_bound(tmp_path: Path) -> None:
-    services = "".join(f"  s{n}: {{env_file: e}}\n" for n in range(100))
+    services = "".join(f"  s{n}: {{env_file: e}}\n" for n in range(200))
     (tmp_path / "compose.yaml").write_text("services:\n" + services)
     (tmp_path / "e").write_text("".join(f"A{n}=1\n" for n in range(100)))
     limits = ComposeLimits(values=900)
@@ -226,7 +226,7 @@ def test_environments_of_many_services_have_one_bound(tmp_path: Path) -> None:
     assert read[0] == ({f"A{n}": "1" for n in range(100)}, ())
     assert "expand to more than 3600 entries" in read[-1][1][0].reason
     (last,) = check_files([tmp_path / "compose.yaml"], {}, policy=NamePolicy("mesh.internal"), limits=limits)
-    assert "expand to more than 3600 entries" in last.reason
+    assert "expand to more than 14400 entries" in last.reason
 
 
 def test_a_project_has_room_for_each_of_its_files(tmp_path: Path) -> None:

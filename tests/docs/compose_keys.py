@@ -31,8 +31,8 @@ The files that are named together are one project, in `vipmesh check a.yaml b.ya
 `extends` and `include` are followed to files of this host, up to 500 of them, and `label_file` too; `check` also reads
 each `env_file`. Each has the bounds of a compose file, and all that are named have 4 times as many bytes
 ([limits](limits.md#compose-files)). A service whose reference cannot be followed is refused alone: a running daemon
-keeps its last instances, and the others go on. A file that compose refuses as a whole keeps the whole last list in force.
-Changes of a file that is named are seen as changes of the file itself.
+keeps its last instances, and the others go on. A file that compose refuses as a whole keeps the whole last list in
+force. Changes of a file that is named are seen as changes of the file itself.
 
 ## Variables
 Values come from the environment, and below it from the file `.env` in the directory of the first file.

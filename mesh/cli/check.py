@@ -10,7 +10,7 @@ from mesh.cli.settings import load_settings
 from mesh.config.name_policy import name_policy
 from mesh.config.settings import secret_files, secrets_in_clear
 from mesh.model.problem import Severity
-from mesh.sources.compose.model import compose_limits
+from mesh.sources.compose.limits import compose_limits
 from mesh.util.regular_file import world_readable
 
 

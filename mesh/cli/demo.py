@@ -22,6 +22,7 @@ import aiohttp
 from aiohttp import web
 
 from mesh.api.status import ServiceStatus
+from mesh.cli.demo_stack import demo_endpoints, demo_override
 from mesh.config.labels.parse import parse_labels
 from mesh.config.settings import Settings, parse_settings
 from mesh.daemon.wiring import RunningDaemon, StartError, run_daemon
@@ -30,6 +31,7 @@ from mesh.model.eligibility import first_container_port
 from mesh.model.errors import CodedText
 from mesh.model.service import Instance, Transport
 from mesh.model.table import VirtualKey
+from mesh.sources.compose.files import load_compose_project
 from mesh.sources.compose.source import ComposeSource
 from meshdns.message import build_upstream_query, parse_reply
 from meshdns.rdata import RecordType, encode_name
@@ -54,7 +56,7 @@ listen = "unix://{directory}/admin.sock"
 tcp = "127.0.0.1:9780"
 token_file = "{directory}/token"
 [source.compose]
-files = ["{file}"]
+files = [{files}]
 """
 """The settings of the demo's daemon."""
 
@@ -78,10 +80,12 @@ async def run_demo(file: Path | None, environment: Mapping[str, str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with tempfile.TemporaryDirectory(prefix="vipmesh-demo-") as directory:
-        text = SETTINGS.format(offset=_port_offset(), directory=directory, file=compose)
+        files = _stack_files(compose, environment, Path(directory))
+        named = ", ".join(f'"{file}"' for file in files)
+        text = SETTINGS.format(offset=_port_offset(), directory=directory, files=named)
         _make_token(Path(directory, "token"))
         settings = parse_settings(text, environment, hostname="demo", file="demo")
-        instances = [DemoInstance(instance) for instance in _listed(compose, environment)]
+        instances = [DemoInstance(instance) for instance in _listed(files, environment)]
         try:
             for instance in instances:
                 await instance.start()
@@ -117,11 +121,22 @@ def _port_offset() -> int:
     return 0
 
 
-def _listed(compose: Path, environment: Mapping[str, str]) -> tuple[Instance, ...]:
+def _stack_files(compose: Path, environment: Mapping[str, str], directory: Path) -> list[Path]:
+    """Return the files of the stack: the one that is shown, and one with the instances that it does not list."""
+    endpoints = demo_endpoints(load_compose_project([compose], environment).content)
+    if not endpoints:
+        return [compose]
+    override = directory / "endpoints.yaml"
+    override.write_text(demo_override(endpoints))
+    return [compose, override]
+
+
+def _listed(files: list[Path], environment: Mapping[str, str]) -> tuple[Instance, ...]:
     """Return the instances that the demo has to start. Raises `StartError` if it cannot start them."""
-    instances, problems = ComposeSource([compose], env=environment).read()
+    compose = files[0]
+    instances, problems = ComposeSource(files, env=environment).read()
     if not instances:
-        message = f"{compose} has no service with x-endpoints, so the demo has nothing to start"
+        message = f"{compose} has no service with a routing label, so the demo has nothing to start"
         details = [CodedText(f"  {problem}", problem.code) for problem in problems]
         raise StartError(Code.DEMO_CANNOT_START, message, details)
     for instance in instances:
@@ -139,6 +154,11 @@ class DemoInstance:
         self._runner: web.AppRunner | None = None
         parsed = parse_labels(instance.labels, owner=instance.owner, subject=instance.id, domain="mesh.internal")
         self.port = instance.port or (first_container_port(parsed.service) if parsed.service else 80)
+
+    @property
+    def owner(self) -> str:
+        """The service that it is an instance of, `project/service`."""
+        return self._instance.owner
 
     @property
     def name(self) -> str:
@@ -180,12 +200,16 @@ class DemoStory:
         self._page = f"http://{settings.admin_tcp}/#token={token}"
         self._compose = compose
         self._instances = instances
+        self._owner: str | None = None
+        """The service that the story is about, as soon as there is one."""
         self._began = time.monotonic()
         self._answers: Counter[str] = Counter()
 
     async def tell(self) -> None:
         """Show the service, the failure of an instance and its return; then go on as a client until cancelled."""
         service = await self._until(lambda service: len(service.virtual_servers) > 0)
+        self._owner = service.owner
+        self._instances = [instance for instance in self._instances if instance.owner == service.owner]
         name, url = service.name, self._url(service)
         self._introduce(service, url)
         everyone = len(self._instances)
@@ -238,12 +262,15 @@ class DemoStory:
         return f"http://{address}:{port}/"
 
     async def _until(self, holds: Callable[[ServiceStatus], bool]) -> ServiceStatus:
-        """Return the first service as soon as the condition holds for it."""
+        """Return the first service that has a name, from then on the same one, as soon as the condition holds."""
         while True:
-            services = [service for service in self._running.status().services if service.endpoints]
+            services = [service for service in self._running.status().services if self._is_told(service)]
             if services and holds(services[0]):
                 return services[0]
             await asyncio.sleep(0.05)
+
+    def _is_told(self, service: ServiceStatus) -> bool:
+        return bool(service.endpoints) and self._owner in (None, service.owner)
 
     async def _client(self, name: str, url: str) -> None:
         """Resolve the name, connect and send a request, with a new connection each time, as different users would."""

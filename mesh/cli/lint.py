@@ -1,12 +1,13 @@
 """`vipmesh check`: finds every problem of compose files, with file and line, before anything runs.
 
-Each file is checked on its own. A conflict between two services of one file is found; a conflict with another project
-is known to the cluster only.
+Several files are one project, as `vipmesh run` takes them. A conflict between two services of the project is found; a
+conflict with another project is known to the cluster only.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mesh.config.labels.parse import label_key, parse_labels, port_label
@@ -14,11 +15,16 @@ from mesh.config.labels.values import Pool, escape_unprintable
 from mesh.config.name_policy import NamePolicy
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
-from mesh.model.service import PortPublication, Route, Service
-from mesh.sources.compose.model import DEFAULT_LIMITS, ComposeFile, ComposeLimits, ComposeService
-from mesh.sources.compose.ports import endpoint_port_problems
-from mesh.sources.compose.source import load_compose_file, project_of
+from mesh.model.service import Name, PortPublication, Route, Service
+from mesh.sources.compose.environment import EnvironmentReader
+from mesh.sources.compose.files import load_compose_project
+from mesh.sources.compose.limits import DEFAULT_LIMITS, ComposeBudget, ComposeLimits, ComposeProblems
+from mesh.sources.compose.links import link_problems
+from mesh.sources.compose.model import ComposeFile, ComposeService
+from mesh.sources.compose.ports import endpoint_port_problems, scale_problems
 
+_ENVIRONMENTS = 4
+"""How many times the entries of a file its environments may have: many services name one `env_file`."""
 _WHERE = re.compile(r"(.*?)(?::(\d+))?(?::\d+)?", re.DOTALL)
 
 
@@ -30,22 +36,31 @@ def check_files(
     pool: Pool | None = None,
     limits: ComposeLimits = DEFAULT_LIMITS,
 ) -> list[Problem]:
-    """Return every problem of the files, in order of `paths` and then of lines; each has `where`.
+    """Return every problem of a project, in order of `paths` and then of lines; each has `where`.
+
+    Problems of other files, which these name, come last.
 
     `env` supplies the variables, the domain of `policy` completes bare names, and fixed VIPs must lie in `pool` unless
     it is None. `limits` bounds each file.
     """
-    problems: list[Problem] = []
-    for path in paths:
-        file = load_compose_file(path, env, limits)
-        found = [*file.problems, *_check_services(file, project_of([path], [file]), policy, pool)]
-        problems.extend(sorted(found, key=_line))
-    return problems
+    project = load_compose_project(paths, env, limits)
+    found = [*project.content.problems, *_check_services(project.content, project.name, policy, pool)]
+    budget = ComposeBudget(limits, _ENVIRONMENTS * len(paths))
+    reader, of_environment = EnvironmentReader(project.files, budget), ComposeProblems(limits.problems)
+    for service in project.content.services.values():
+        for problem in reader.read(service)[1]:
+            of_environment.add(problem)
+        if budget.excess is not None:  # aliases may stand for any number
+            break
+    found += of_environment.kept(str(paths[0]))
+    order = {str(path): position for position, path in enumerate(paths)}
+    return sorted(found, key=partial(_place, order))
 
 
 def _check_services(file: ComposeFile, project: str, policy: NamePolicy, pool: Pool | None) -> Iterator[Problem]:
     """Yield the problems of each service, and the conflicts between services."""
     claims: dict[object, _ExclusiveClaim] = {}
+    served: dict[str, tuple[Name, ...]] = {}
     for name, declared in file.services.items():
         subject = f"service {escape_unprintable(name)}"
         owner, commands = f"{project}/{name}", not declared.endpoints
@@ -55,11 +70,16 @@ def _check_services(file: ComposeFile, project: str, policy: NamePolicy, pool: P
         yield from endpoint_port_problems(declared)
         for problem in parsed.problems:
             yield replace(problem, where=declared.label_where.get(problem.label or "", declared.where))
-        yield from _refused_names(declared, parsed.service, subject, policy) if parsed.service is not None else ()
-        for claim in _claims(declared, parsed.service) if parsed.service is not None else ():
+        yield from scale_problems(declared, parsed.scale)
+        if parsed.service is not None:
+            yield from _refused_names(declared, parsed.service, subject, policy)
+            served[name] = parsed.service.names
+        # Two services of different profiles may hold one name.
+        for claim in _claims(declared, parsed.service) if parsed.service is not None and declared.is_active else ():
             first = claims.setdefault(claim.key, claim)
             if first.service != name:
                 yield claim.refusal(first, subject)
+    yield from link_problems(file.services, served)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +142,8 @@ def _claims(declared: ComposeService, service: Service) -> Iterator[_ExclusiveCl
             yield claim(Code.PUBLISHED_PORT_TAKEN, key, what, label, "write another number or auto")
 
 
-def _line(problem: Problem) -> int:
-    """Return the line that a problem is on; 0 if it is unknown."""
+def _place(order: Mapping[str, int], problem: Problem) -> tuple[int, int]:
+    """Return the position of a problem's file, and the line; 0 if that is unknown."""
     match = _WHERE.fullmatch(problem.where or "")
-    return int(match[2]) if match and match[2] else 0
+    file, line = (match[1], int(match[2] or 0)) if match else ("", 0)
+    return order.get(file, len(order)), line

@@ -22,7 +22,8 @@ from mesh.dataplane.ipvs.plane import IpvsDataPlane
 from mesh.host.vip_interface import MeshInterface
 from mesh.model.errors import MeshError, SettingsError
 from mesh.model.table import Table
-from mesh.sources.compose.source import load_compose_file
+from mesh.sources.compose.files import load_compose_project
+from mesh.sources.compose.limits import compose_limits
 from mesh.sources.docker.engine_facts import ask_engine
 from mesh.util.program import ADMIN_PATH, run_program
 from mesh.util.regular_file import read_regular_file
@@ -134,10 +135,11 @@ async def _labels(settings: Settings) -> list[Mapping[str, str]]:
             async with asyncio.timeout(_PATIENCE):
                 answer = await ask_engine(settings.source_docker_socket)
                 labels += () if answer is None else answer.labels
-    for path in settings.source_compose_files:
+    if settings.source_compose_files:
+        limits = compose_limits(settings)
         with suppress(OSError, ValueError, MeshError):
-            file = await asyncio.to_thread(load_compose_file, path, os.environ)
-            labels += [service.labels for service in file.services.values()]
+            project = await asyncio.to_thread(load_compose_project, settings.source_compose_files, os.environ, limits)
+            labels += [service.labels for service in project.content.services.values()]
     return labels
 
 

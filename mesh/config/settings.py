@@ -450,8 +450,8 @@ class Settings:
                 values.number_parser(4096, 268435456),
                 4194304,
                 "a number of bytes such as 4194304",
-                "how many bytes a compose file may have, and the `.env` beside it; the last list of a larger one stays "
-                "in force",
+                "how many bytes a compose file may have, and each file that it names, such as `.env`; the last list of "
+                "a larger one stays in force",
             )
         }
     )
@@ -472,7 +472,7 @@ class Settings:
                 values.number_parser(1, 100000),
                 1000,
                 "a number of problems such as 1000",
-                "how many problems of a compose file are kept, errors before warnings; the others are counted",
+                "how many problems of compose files are kept, errors before warnings; the others are counted",
             )
         }
     )

@@ -85,7 +85,7 @@ from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.past_event import NumberedEvent
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
-from mesh.sources.compose.model import compose_limits
+from mesh.sources.compose.limits import compose_limits
 from mesh.sources.compose.source import ComposeSource
 from mesh.sources.docker.client import outbound_address
 from mesh.sources.docker.engine import DockerEngine

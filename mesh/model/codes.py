@@ -82,6 +82,14 @@ class Code(Enum):
         by `/udp` or `/sctp`. Listen ports in values, such as `web.local:8080`, have the same range.
         """,
     )
+    RESERVED_LABEL = (
+        "VM106",
+        "A reserved label in a compose file",
+        """
+        vipmesh writes `service`, `stack`, `digest` and `runs.*` itself, to what it creates. A file cannot set them:
+        remove the label.
+        """,
+    )
     NOT_A_DNS_NAME = (
         "VM110",
         "A routing name that is not a DNS name",
@@ -261,8 +269,11 @@ class Code(Enum):
         "VM152",
         "A reference that is not followed",
         """
-        `extends`, `include`, `label_file` and YAML tags are not followed. Name the included files too, or write
-        their content into this file.
+        `extends`, `include`, `label_file` and `env_file` are followed to regular files of this host. This one cannot
+        be: the file is missing or cannot be read, it leads back to itself, it does not have the service, or it is not
+        on this host. The same is said of two declarations that cannot be merged, and of a YAML tag other than `!reset`
+        and `!override`. Only the service with the reference is refused; a running daemon keeps its last instances.
+        An `include` that cannot be followed keeps the whole last list in force.
         """,
     )
     COMPOSE_VALUE_CHANGED_BY_YAML = (
@@ -299,6 +310,30 @@ class Code(Enum):
         the address without a port, so that each container port is reached at its own number, or write one service
         for each port. The same holds for a `probe.url` with the default port of its scheme, if that is not one of
         these ports: the endpoint's port is probed in its place.
+        """,
+    )
+    COMPOSE_KEY = (
+        "VM157",
+        "A key of a compose file without effect",
+        """
+        The key is not in the compose specification, or the mesh cannot act on it where it stands: labels below
+        `deploy.labels` are labels of no container. [The table](compose.md) has every key.
+        """,
+    )
+    COMPOSE_ENV_FILE = (
+        "VM158",
+        "A file of variables or labels",
+        """
+        `.env`, `env_file` and `label_file` have a line `NAME=VALUE` for each value, with the quotes and variables of
+        the compose specification. The message names the line, and never shows a value.
+        """,
+    )
+    COMPOSE_LINK_WITHOUT_ROUTE = (
+        "VM159",
+        "A name that others use and nothing serves",
+        """
+        A service names another one of the project in `links` or `external_links`, and that one has no label with the
+        name. The mesh serves routing names only: add the label that the message shows.
         """,
     )
     NAME_TAKEN = (

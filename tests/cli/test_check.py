@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from mesh.cli.lint import check_files
+from mesh.cli.main import main
 from mesh.config.name_policy import NamePolicy
+from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "restserver" / "compose.yaml"
@@ -41,13 +43,11 @@ def lines(problems: list[Problem], file: Path) -> list[tuple[str, str, str]]:
 
 def test_the_first_snippet_of_the_docs_is_accepted(file: Path) -> None:
     file.write_text(SNIPPET)
-    assert [str(problem) for problem in checked(file)] == [
-        f"{file}:5: warning: service server, label aliyun.scale: it is not handled yet; start the instances yourself"
-    ]
+    assert checked(file) == []
 
 
 def test_the_example_is_accepted() -> None:
-    assert {problem.severity for problem in checked(EXAMPLE)} == {Severity.WARNING}
+    assert checked(EXAMPLE) == []
 
 
 def test_problems_are_in_order_of_files_and_lines(file: Path) -> None:
@@ -121,11 +121,53 @@ services:
     assert lines(checked(file), file) == [("4", "error", "service b")]
 
 
-def test_each_file_is_checked_by_itself(file: Path) -> None:
+def test_several_files_are_one_project(file: Path) -> None:
     other = file.with_name("other.yaml")
-    for path in (file, other):
-        path.write_text("services: {a: {labels: {mesh.routing.port_80: web}}}")
-    assert checked(file, other) == []
+    file.write_text("services: {a: {labels: {mesh.routing.port_80: web, mesh.routing.weight: '2'}}}")
+    other.write_text("services: {a: {labels: {mesh.routing.port_80: www}}, b: {labels: {mesh.routing.port_80: www}}}")
+    assert checked(file) == []
+    assert [(problem.code, problem.where) for problem in checked(file, other)] == [(Code.NAME_TAKEN, f"{other}:1")]
+
+
+def test_services_of_different_profiles_may_hold_one_name(file: Path) -> None:
+    label = "labels: {mesh.routing.port_80: web}"
+    file.write_text(f"services: {{a: {{profiles: [dev], {label}}}, b: {{profiles: [prod], {label}}}}}")
+    assert checked(file, COMPOSE_PROFILES="dev") == []
+    assert [problem.code for problem in checked(file, COMPOSE_PROFILES="dev,prod")] == [Code.NAME_TAKEN]
+
+
+@pytest.mark.parametrize(
+    ("service", "link", "remedy"),
+    [
+        ("{image: x, expose: ['6379']}", "links: [db]", "add the label mesh.routing.port_6379: db"),
+        ("{ports: ['127.0.0.1:80:5432/tcp']}", "external_links: ['db:pg']", "add the label mesh.routing.port_5432: pg"),
+        ("{ports: [{target: 53}]}", "links: [db]", "add the label mesh.routing.port_53: db"),
+        ("{}", "links: [db]", "add the label mesh.routing.port_<container port>: db"),
+        ("{}", "links: [db], labels: {aliyun.scale: '2'}", "add the label aliyun.routing.port_<container port>: db"),
+    ],
+)
+def test_a_service_that_others_name_needs_a_routing_label(file: Path, service: str, link: str, remedy: str) -> None:
+    file.write_text(f"services:\n  db: {service}\n  a: {{{link}}}\n  b: {{{link}}}\n")
+    (problem,) = checked(file)
+    assert (problem.code, problem.severity, problem.where) == (
+        Code.COMPOSE_LINK_WITHOUT_ROUTE,
+        Severity.WARNING,
+        f"{file}:2",
+    )
+    assert problem.remedy == remedy
+
+
+@pytest.mark.parametrize("link", ["external_links: [web.local]", "external_links: [elsewhere]", "links: ['db:x']"])
+def test_names_that_are_served_or_of_other_projects_are_no_problem(file: Path, link: str) -> None:
+    file.write_text(f"services:\n  db: {{labels: {{mesh.routing.port_80: web}}}}\n  a: {{{link}}}\n")
+    assert checked(file) == []
+
+
+def test_another_number_of_addresses_than_the_scale_is_reported(file: Path) -> None:
+    file.write_text("services: {a: {labels: {mesh.routing.port_80: a, mesh.scale: '3'}, x-endpoints: [10.0.0.1]}}")
+    (problem,) = checked(file)
+    assert (problem.code, problem.label) == (Code.LABEL_WITHOUT_EFFECT, "mesh.scale")
+    assert problem.reason == "it is 3, but x-endpoints lists 1 instances, which count"
 
 
 def test_routing_labels_without_endpoints_are_no_error(file: Path) -> None:
@@ -169,3 +211,15 @@ def test_mistakes_in_the_label_reference_are_reported_as_documented(
     monkeypatch.chdir(tmp_path)
     Path("compose.yaml").write_text(mistakes)
     assert [problem.coded.line for problem in checked(Path("compose.yaml"))] == messages.splitlines()
+
+
+def test_the_bounds_of_the_settings_hold(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(f"services: {{}}\nx-more: [{'a, ' * 120}]\n")
+    monkeypatch.setenv("VIPMESH_VIP_POOL", "127.112.0.0/16")
+    monkeypatch.setenv("VIPMESH_SOURCE_COMPOSE_VALUES", "100")
+    assert main(["check", str(file)]) == 1
+    assert "it has more than 100 keys and values" in capsys.readouterr().out
+    monkeypatch.setenv("VIPMESH_SOURCE_COMPOSE_VALUES", "200")
+    assert main(["check", str(file)]) == 0

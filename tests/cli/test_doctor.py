@@ -477,3 +477,13 @@ async def test_as_a_program_sees_it(tmp_path: Path) -> None:
     assert "error    store: http://127.0.0.1:1: " in text
     assert " [VM802]\n" in text
     assert "\n         fix: check that etcd runs and that [store] url lists its client addresses" in text
+
+
+async def test_published_ports_of_compose_files_are_read_within_the_bounds_of_the_settings(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    labels = "labels: {mesh.routing.port_80: web.test, mesh.routing.publish.port_80: '31080'}"
+    file.write_text(f"services: {{web: {{{labels}}}}}\nx-more: [{'a, ' * 120}]\n")
+    text = f'[vip]\npool = "127.112.0.0/16"\n[source.compose]\nfiles = ["{file}"]\nvalues = '
+    for values, ports in ((100, {}), (200, {(Transport.TCP, 31080): "web.test"})):
+        found = await examine_host(doctor_input(parse_settings(f"{text}{values}", {}, hostname="w1")))
+        assert found.published == ports

@@ -12,7 +12,7 @@ from mesh.host.rlimits import DescriptorShares, share_descriptors
 from mesh.host.vip_interface import LoopbackAddresses
 from mesh.model.claims import ClaimPace, Claims
 from mesh.model.probe import Probe, ProbeKind
-from mesh.sources.compose.model import ComposeLimits, compose_limits
+from mesh.sources.compose.limits import ComposeLimits, compose_limits
 
 
 def read(text: str = "") -> Settings:

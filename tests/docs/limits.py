@@ -133,44 +133,78 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
     ),
     "Compose files": (
         Bound(
-            "one file, and the `.env` beside it",
-            "{mesh.sources.compose.model:ComposeLimits.file_bytes|B}",
+            "one file, and each that it names (`.env`, `env_file`, `label_file`, `extends`, `include`)",
+            "{mesh.sources.compose.limits:ComposeLimits.file_bytes|B}",
             "`[source.compose] file_bytes`",
             "VM150, the last list stays in force",
         ),
         Bound(
-            "keys, texts, lists and mappings of one file; lines of the `.env`",
-            "{mesh.sources.compose.model:ComposeLimits.values}",
+            "keys, texts, lists and mappings of one file; variables of a `.env`, `env_file` or `label_file`",
+            "{mesh.sources.compose.limits:ComposeLimits.values}",
             "`[source.compose] values`",
             "VM150, the last list stays in force",
         ),
         Bound(
-            "entries of one file with aliases and `<<` followed",
-            "4 times the values",
+            "entries of a project with aliases and `<<` followed, for each of its files and once for those that they "
+            "name; entries that `extends` and several files merge, for each file",
+            "4 times the values; 4 x {mesh.sources.compose.limits:_MERGED_MAX} times the values",
             "`[source.compose] values`",
             "VM150, the last list stays in force",
         ),
         Bound(
-            "characters of all texts of one file, or of its `.env`, with variables replaced; of one text elsewhere",
+            "characters of all texts of a project and of the variables that it reads, with aliases and variables "
+            "replaced, for each of its files; of one text elsewhere",
             "2 times the bytes; {mesh.sources.compose.interpolate:MAX_CHARACTERS}",
             "`[source.compose] file_bytes`",
             "VM150, the last list stays in force",
         ),
         Bound(
-            "problems that are kept of one file, errors before warnings",
-            "{mesh.sources.compose.model:ComposeLimits.problems}",
+            "problems that are kept of a project, errors before warnings",
+            "{mesh.sources.compose.limits:ComposeLimits.problems}",
             "`[source.compose] problems`",
             "VM772 counts the others",
         ),
         Bound(
-            "nesting of YAML, and of `<<`; nesting of `${`",
-            "{mesh.sources.compose.yaml_nodes:_DEPTH_MAX}; {mesh.sources.compose.interpolate:_NEST_MAX}",
+            "nesting of YAML, and of `<<`; with aliases followed; nesting of `${`",
+            "{mesh.sources.compose.yaml_nodes:_DEPTH_MAX}; {mesh.sources.compose.tree:_DEPTH_MAX}; "
+            "{mesh.sources.compose.interpolate:_NEST_MAX}",
             "fixed: the parser uses the C stack",
-            "VM150; VM154",
+            "VM150; VM150; VM154",
+        ),
+        Bound(
+            "files that the files of a project name; their bytes together",
+            "{mesh.sources.compose.files:MAX_REFERENCED_FILES}; {mesh.sources.compose.files:MAX_REFERENCED_TIMES} "
+            "times `[source.compose] file_bytes`",
+            _L,
+            "VM152",
+        ),
+        Bound(
+            "services that extend one another, and files that include one another; files that are included",
+            "{mesh.sources.compose.references:_MAX_CHAIN}; {mesh.sources.compose.references:_MAX_INCLUDES}",
+            _L,
+            "VM152",
+        ),
+        Bound(
+            "characters of a path in a message",
+            "{mesh.sources.compose.references:_MAX_PATH}",
+            "fixed: it names what is meant",
+            "it is cut",
+        ),
+        Bound(
+            "unknown keys that are reported of a project",
+            "{mesh.sources.compose.parse:_MAX_UNKNOWN}",
+            _L,
+            "the others are not reported",
+        ),
+        Bound(
+            "instances that `vipmesh demo` starts",
+            "{mesh.cli.demo_stack:MAX_DEMO_INSTANCES}",
+            "fixed: each is a server of this process",
+            "the others are left out",
         ),
         Bound(
             "how long a program has that writes a compose file into a pipe for `vipmesh check`",
-            "{mesh.sources.compose.source:PIPE_PATIENCE|s}",
+            "{mesh.sources.compose.files:PIPE_PATIENCE|s}",
             _L,
             "VM150",
         ),

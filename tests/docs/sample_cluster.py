@@ -52,6 +52,7 @@ WEB = {
     "routing.max_connections": "100",
     "routing.min_connections": "50",
     "routing.release": "v2",
+    "scale": "2",
     "probe.url": "https://container:8443/health?full",
     "probe.initial_delay_seconds": "1",
     "probe.timeout_seconds": "1.5",

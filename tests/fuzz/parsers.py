@@ -19,10 +19,12 @@ from mesh.config.settings import SETTINGS, environment_variable, parse_settings
 from mesh.model.errors import SettingsError
 from mesh.model.past_event import MAX_EVENT_TEXT, bounded_text
 from mesh.model.service import Instance
-from mesh.sources.compose.dotenv_file import read_dotenv
-from mesh.sources.compose.interpolate import ExpansionError
-from mesh.sources.compose.model import ComposeLimits
-from mesh.sources.compose.parse import read_compose_file
+from mesh.sources.compose.environment import read_environment
+from mesh.sources.compose.limits import ComposeBudget, ComposeLimits
+from mesh.sources.compose.links import link_problems
+from mesh.sources.compose.parse import read_compose_project
+from mesh.sources.compose.ports import endpoint_port_problems
+from mesh.sources.compose.references import ComposeText
 from mesh.sources.docker.events import event_meaning
 from mesh.sources.docker.gate import EventLines, convert_containers
 from mesh.sources.docker.inspection import StopConfig, inspection_of
@@ -43,6 +45,7 @@ from tests.fuzz.seeds import (
     COMPOSE_FILES,
     CONTAINER,
     ENGINE_EVENT,
+    ENV_FILES,
     ETCD_ANSWERS,
     GOOD_LABELS,
     INSPECTION,
@@ -109,19 +112,44 @@ FEW = ComposeLimits(file_bytes=4096, values=100, problems=3)
 
 
 def check_compose(data: bytes) -> None:
-    """A compose file is services or problems, a bounded number of them; so are the variables of a `.env`."""
+    """Compose files, and what they name, are services or problems, a bounded number of them."""
     choices = ByteChoices(data)
-    text = choices.pick(COMPOSE_FILES)
+    files = ReferencedTexts()
+    texts = [ComposeText("compose.yaml", _edited_text(choices, choices.pick(COMPOSE_FILES)))]
+    if choices.flag():
+        texts.append(ComposeText("override.yaml", _edited_text(choices, choices.pick(COMPOSE_FILES))))
+    for name, seed in ENV_FILES.items():
+        files[name] = _edited_text(choices, seed)
+    files["base.yaml"] = _edited_text(choices, choices.pick(COMPOSE_FILES))
+    texts[0] = ComposeText("compose.yaml", texts[0].text + choices.rest().decode("utf-8", "replace"))
+    variables = {"A": "x" * 1000, "B": "${A}"}
+    read = read_compose_project(texts, "", [variables] * len(texts), files)
+    check_shown(read.problems)
+    for service in read.services.values():
+        check_shown(endpoint_port_problems(service))
+        check_shown(read_environment(service, files)[1])
+    check_shown(link_problems(read.services, {}))
+    few = read_compose_project(texts, "", [variables] * len(texts), files, ComposeBudget(FEW, len(texts)))
+    assert len(few.problems) <= FEW.problems + 2
+    shown = sum(len(value) for service in few.services.values() for value in service.labels.values())
+    assert shown <= len(texts) * FEW.characters
+
+
+class ReferencedTexts(dict[str, str]):
+    """Files that compose files name, by path."""
+
+    def read(self, path: str) -> str:
+        """Return the text of a file. Raises `FileNotFoundError`."""
+        if path not in self:
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return self[path]
+
+
+def _edited_text(choices: ByteChoices, text: str) -> str:
     for _ in range(choices.number(4)):
         at = choices.number(len(text) + 1)
         text = text[:at] + choices.text() + text[at + choices.number(20) :]
-    text += choices.rest().decode("utf-8", "replace")
-    env = {"A": "x" * 1000, "B": "${A}"}
-    check_shown(read_compose_file(text, "compose.yaml", env).problems)
-    assert len(read_compose_file(text, "compose.yaml", env, FEW).problems) <= FEW.problems + 2
-    with suppress(ExpansionError):
-        known = read_dotenv(text, env, FEW)
-        assert sum(len(value) for name, value in known.items() if name not in env) <= FEW.characters
+    return text
 
 
 def check_engine(data: bytes) -> None:

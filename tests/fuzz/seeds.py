@@ -99,9 +99,23 @@ COMPOSE_FILES = (
     ),
     'services:\n  web:\n    labels: ["mesh.routing.port_80=web.test", "mesh.weight=5"]\n    deploy: {replicas: 2}\n',
     "services:\n  a: &a\n    labels: &l\n      mesh.routing.port_80: a.test\n  b:\n    <<: *a\n    labels: *l\n",
+    (
+        "include: [base.yaml, {path: inc.yaml, env_file: x.env}]\n"
+        "services:\n  a:\n    extends: {file: base.yaml, service: b}\n"
+        "    label_file: [l.labels]\n    env_file: x.env\n    environment: [A, B=$C]\n"
+        "    profiles: [p]\n    links: [b:c]\n  c: {extends: a}\n"
+    ),
+    (
+        "services: {a: {ports: ['1:1'], labels: [mesh.scale=2]}}\n---\nservices:\n  a:\n    ports: !override ['2:2']\n"
+        "    labels: {mesh.scale: !reset null, mesh.service: x}\n    deploy: {labels: {mesh.routing.port_1: x}}\n"
+    ),
     "",
     "- x\n",
 )
+ENV_FILES = {
+    "l.labels": "mesh.routing.port_80=web.test\nexport A: '$B'\n",
+    "x.env": 'A="${B:-x}\\n" # c\nC=$A$A\n',
+}
 SETTINGS_FILES = (
     '[node]\nname = "w1"\n[pool]\ncidr = "10.112.0.0/16"\n',
     '[store]\nurl = "etcd://127.0.0.1:2379"\n[dns]\nupstream = ["192.0.2.53"]\n',

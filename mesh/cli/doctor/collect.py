@@ -37,8 +37,8 @@ from mesh.host.firewall.programs import SystemPrograms
 from mesh.host.sysctl import PROC_SYS, router_settings
 from mesh.model.errors import MeshError
 from mesh.model.service import Endpoint, Name, Scheduler, Transport
-from mesh.sources.compose.model import compose_limits
-from mesh.sources.compose.source import load_compose_file
+from mesh.sources.compose.files import load_compose_project
+from mesh.sources.compose.limits import compose_limits
 from mesh.sources.docker.client import CLIENT_ERRORS, explain_failure, open_client, shake_hands
 from mesh.sources.docker.engine_facts import LabelledContainer, ask_engine
 from mesh.store import StoreError
@@ -227,9 +227,9 @@ def _clock() -> bool | None:
 def _published(settings: Settings, labels: Iterable[Mapping[str, str]]) -> Mapping[tuple[Transport, int], Name]:
     """Return the published ports that these labels and the compose files ask for, with the service's name."""
     declared = [*labels]
-    for path in settings.source_compose_files:
-        services = load_compose_file(path, os.environ, compose_limits(settings)).services
-        declared += [service.labels for service in services.values()]
+    if settings.source_compose_files:
+        project = load_compose_project(settings.source_compose_files, os.environ, compose_limits(settings))
+        declared += [service.labels for service in project.content.services.values() if service.is_active]
     parsed = [parse_labels(each, owner="doctor", subject="", domain=settings.dns_domain).service for each in declared]
     return {
         (publish.transport, publish.port): service.name

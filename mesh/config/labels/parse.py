@@ -42,6 +42,8 @@ class ParsedLabels:
     """The endpoint's own settings: its weight (0..1000), its connection limits and its forwarding method."""
     release: str | None
     problems: tuple[Problem, ...]
+    scale: int | None = None
+    """How many instances the service has, 1..1000; None if no label says it."""
 
 
 def parse_labels(
@@ -68,6 +70,7 @@ def parse_labels(
     persistence = sheet.take("routing.session_sticky", values.parse_session_sticky, 0)
     settings = _settings(sheet, routes, publishes)
     release = sheet.take("routing.release", values.parse_release, None)
+    scale = sheet.take("scale", values.parse_count, None)
     probe = read_probe(sheet, commands)
     if not sheet.has_port_labels:
         sheet.warn_without_service()
@@ -75,7 +78,7 @@ def parse_labels(
     service = None
     if name is not None:
         service = Service(owner, name, routes, publishes, fixed_vip, scheduler, persistence, probe, flags)
-    return ParsedLabels(service, settings, release, tuple(sheet.problems))
+    return ParsedLabels(service, settings, release, tuple(sheet.problems), scale)
 
 
 def port_label(declares: type[Route | PortPublication], container_port: int, transport: Transport) -> str:

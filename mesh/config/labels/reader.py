@@ -53,8 +53,11 @@ TUNING_LABELS = (
 )
 HEADER_LABEL_PREFIX = "probe.header."
 """The header's name follows. The value may be a password and is shown nowhere."""
+STACK_LABELS = ("scale",)
+"""Labels about all instances of a service, also of one that nothing routes to."""
+RESERVED_LABELS = ("service", "stack", "digest", "runs.*")
+"""Labels that vipmesh writes to what it creates, and no file may."""
 UNSUPPORTED_LABELS = {
-    "scale": "start the instances yourself",
     "auto_scaling.*": "start and stop instances yourself",
     "log_store_*": "set the log driver of the container engine",
     "rolling_updates*": "replace the instances one after the other yourself",
@@ -70,6 +73,7 @@ KNOWN_LABELS = (
     *PROBE_LABELS,
     *TUNING_LABELS,
     f"{HEADER_LABEL_PREFIX}<name>",
+    *STACK_LABELS,
     *UNSUPPORTED_LABELS,
 )
 """All labels of the reference, without prefix."""
@@ -112,6 +116,12 @@ def label_name(key: str) -> str | None:
 def is_secret_label(key: str) -> bool:
     """Return whether the value of a label, given by its full key, may be a password and must not be shown."""
     return (label_name(key) or "").startswith(HEADER_LABEL_PREFIX)
+
+
+def is_reserved_label(key: str) -> bool:
+    """Return whether no file may set a label, given by its full key."""
+    name = label_name(key)
+    return name is not None and any(fnmatchcase(name, pattern) for pattern in RESERVED_LABELS)
 
 
 def label_key(labels: Mapping[str, str], name: str) -> str | None:
@@ -232,7 +242,7 @@ class LabelReader:
     def warn_without_service(self) -> None:
         """Add a warning for each label that describes a service, because there is no service."""
         for name, key in self._keys.items():
-            if _is_scalar(name):
+            if _is_scalar(name) and name not in STACK_LABELS:
                 remedy = f"add a label {_prefix(key)}{ROUTE}{PORT_PLACEHOLDER} or remove this one"
                 reason = "it has no effect, because nothing routes to the service"
                 self.warn(Code.LABEL_WITHOUT_EFFECT, name, reason, remedy)
@@ -252,7 +262,11 @@ def _is_unicode(text: str) -> bool:
 
 
 def _is_scalar(name: str) -> bool:
-    return name in _SCALAR or (name.startswith(HEADER_LABEL_PREFIX) and name != HEADER_LABEL_PREFIX)
+    return (
+        name in _SCALAR
+        or name in STACK_LABELS
+        or (name.startswith(HEADER_LABEL_PREFIX) and name != HEADER_LABEL_PREFIX)
+    )
 
 
 def _prefix(key: str) -> str:

@@ -49,10 +49,10 @@ def quote_value(text: str) -> str:
     return f'"{escape_unprintable(text)}"'
 
 
-def escape_unprintable(text: str) -> str:
-    """Return the text for a message of one line: control characters escaped, cut after 60 characters."""
-    kept = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_SHOWN_MAX])
-    return kept if len(text) <= _SHOWN_MAX else f"{kept}..."
+def escape_unprintable(text: str, longest: int = _SHOWN_MAX) -> str:
+    """Return the text for a message of one line: control characters escaped, cut after `longest` characters."""
+    kept = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:longest])
+    return kept if len(text) <= longest else f"{kept}..."
 
 
 def parse_dns_name(text: str, domain: Name) -> Name:

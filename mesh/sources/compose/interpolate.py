@@ -2,8 +2,9 @@
 
 Grammar (compose specification, "Interpolation"): `${VAR-x}` is x if VAR is unset, `${VAR:-x}` is x if VAR is unset or
 empty, `${VAR?m}` and `${VAR:?m}` are an error with the message m, `${VAR+x}` and `${VAR:+x}` are x if VAR is set; `$$`
-is a dollar sign. x may contain variables. Values of variables are not interpolated again. The length of the result is
-bounded all the same: a text of `${A}${A}...` is as long as the product of two files that somebody wrote.
+is a dollar sign, and so is a `$` before anything else than a name or a brace. x may contain variables. Values of
+variables are not interpolated again. The length of the result is bounded all the same: a text of `${A}${A}...` is as
+long as the product of two files that somebody wrote.
 """
 
 import re
@@ -12,12 +13,14 @@ from collections.abc import Mapping
 from mesh.config.labels.values import escape_unprintable
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
-from mesh.model.past_event import bounded_text
 
 MAX_CHARACTERS = 8 << 20
 """The most characters of a text with its variables replaced, where nothing else is said."""
 _NEST_MAX = 16
+_SHOWN_MESSAGE = 300
+"""Characters of what somebody wrote for a missing variable."""
 _DOLLAR = re.compile(r"\$(?:(?P<escaped>\$)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<brace>\{))", re.ASCII)
+_BRACES = re.compile(r"\$\$|\$\{|\}")
 _INSIDE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<operator>:?[-?+])(?P<operand>.*))?", re.ASCII | re.DOTALL)
 
 
@@ -65,12 +68,8 @@ class _Expansion:
         while (dollar := text.find("$", at)) >= 0:
             parts.append(self._taken(text[at:dollar]))
             match = _DOLLAR.match(text, dollar)
-            if match is None:
-                raise InterpolationError(
-                    Code.COMPOSE_VARIABLE, "a $ is not followed by a variable name", "write $$ for a dollar sign"
-                )
-            at = match.end()
-            if match["escaped"]:
+            at = dollar + 1 if match is None else match.end()
+            if match is None or match["escaped"]:
                 parts.append(self._taken("$"))
             elif match["name"]:
                 parts.append(self._value(match["name"]))
@@ -97,7 +96,8 @@ class _Expansion:
             case "-" if not present:
                 return self.expand(operand, depth + 1)
             case "?" if not present:
-                message, shown = bounded_text(self.expand(operand, depth + 1)), escape_unprintable(name)
+                message = escape_unprintable(self.expand(operand, depth + 1), _SHOWN_MESSAGE)
+                shown = escape_unprintable(name)
                 raise InterpolationError(
                     Code.COMPOSE_VARIABLE,
                     f"variable {shown} is required{f' ({message})' if message else ''}",
@@ -123,15 +123,12 @@ class _Expansion:
 
 def _closing(text: str, start: int) -> int:
     """Return the position of the brace that closes the one before `start`."""
-    open_braces, at = 1, start
-    while at < len(text):
-        if text.startswith(("$$", "${"), at):
-            open_braces += text[at + 1] == "{"
-            at += 2
-            continue
-        if text[at] == "}":
+    open_braces = 1
+    for match in _BRACES.finditer(text, start):
+        if match[0] == "${":
+            open_braces += 1
+        elif match[0] == "}":
             open_braces -= 1
             if not open_braces:
-                return at
-        at += 1
+                return match.start()
     raise InterpolationError(Code.COMPOSE_VARIABLE, "a ${ is not closed", "write } at its end, or $$ for a dollar sign")

@@ -1,49 +1,15 @@
-"""The content of compose files, as values that know where they were written; and how much one file may have."""
+"""The content of compose files, as values that know where they were written."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import ip_address
-from types import MappingProxyType
 
 from mesh.config.labels.values import LabelRefusedError, parse_port, quote_value
-from mesh.config.settings import Settings
 from mesh.model.codes import Code
 from mesh.model.problem import Problem
 from mesh.model.service import Address
-
-
-@dataclass(frozen=True, slots=True)
-class ComposeLimits:
-    """The bounds of one compose file."""
-
-    file_bytes: int = 4 << 20
-    """The most bytes of the file, and of the `.env` beside it."""
-    values: int = 20_000
-    """The most YAML values in it: keys, texts, lists, mappings and aliases."""
-    problems: int = 1000
-    """The most problems that are kept of it, errors before warnings; the rest is counted."""
-
-    @property
-    def entries(self) -> int:
-        """The most entries that are read of it, with aliases and merge keys followed."""
-        return 4 * self.values
-
-    @property
-    def characters(self) -> int:
-        """The most characters of the texts that are read of it, with aliases and variables replaced."""
-        return 2 * self.file_bytes
-
-
-DEFAULT_LIMITS = ComposeLimits()
-"""The bounds of the default settings."""
-
-
-def compose_limits(settings: Settings) -> ComposeLimits:
-    """Return the bounds that the settings ask for."""
-    return ComposeLimits(
-        settings.source_compose_file_bytes, settings.source_compose_values, settings.source_compose_problems
-    )
+from mesh.sources.compose.tree import ComposeEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +28,21 @@ class ComposeEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class ComposeLink:
+    """A name by which a service reaches another one."""
+
+    key: str
+    """`links` or `external_links`."""
+    target: str
+    alias: str
+    """The name that the service uses."""
+    where: str
+    """`FILE:LINE`."""
+
+
+@dataclass(frozen=True, slots=True)
 class ComposeService:
-    """One service as its file declares it."""
+    """One service as its files declare it."""
 
     name: str
     where: str
@@ -73,19 +52,26 @@ class ComposeService:
     """Full label key -> `FILE:LINE`."""
     endpoints: tuple[ComposeEndpoint, ...] | None
     """None if the file has no `x-endpoints` for the service."""
+    is_active: bool = True
+    """Whether one of its profiles is active. A service without profiles always is."""
+    links: tuple[ComposeLink, ...] = ()
+    keys: Mapping[str, ComposeEntry] = field(default_factory=dict, repr=False)
+    """Its keys, merged."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComposeFile:
-    """The content of one file."""
+    """The content of one file, or of several that are one project."""
 
     project: str | None
-    """Its top-level `name:`, or None."""
+    """The last top-level `name:`, or None."""
     services: Mapping[str, ComposeService]
     problems: tuple[Problem, ...]
     """Each with `where` set."""
     broken: bool = False
     """The services are not reliable: some or all of them are missing."""
+    refused: frozenset[str] = frozenset()
+    """Services that cannot be read as they were meant. What is in `services` of them is a part of it."""
 
 
 def parse_endpoint(text: str) -> tuple[Address, int | None]:
@@ -111,24 +97,6 @@ def parse_endpoint(text: str) -> tuple[Address, int | None]:
             "write the address it listens on",
         )
     return str(address), None if number is None else parse_port(number)
-
-
-def merge_files(files: Sequence[ComposeFile]) -> dict[str, ComposeService]:
-    """Merge the services of several files: a later file adds and overrides labels and replaces `x-endpoints`."""
-    services: dict[str, ComposeService] = {}
-    for file in files:
-        for name, later in file.services.items():
-            services[name] = _override(services[name], later) if name in services else later
-    return services
-
-
-def _override(earlier: ComposeService, later: ComposeService) -> ComposeService:
-    return replace(
-        earlier,
-        labels=MappingProxyType({**earlier.labels, **later.labels}),
-        label_where=MappingProxyType({**earlier.label_where, **later.label_where}),
-        endpoints=earlier.endpoints if later.endpoints is None else later.endpoints,
-    )
 
 
 def project_name(directory: str) -> str:

@@ -1,4 +1,4 @@
-"""Finds entries of `x-endpoints` whose port stands for more than one container port."""
+"""Finds entries of `x-endpoints` that contradict the labels: their port stands for several, their number is another."""
 
 from collections.abc import Iterator, Mapping
 
@@ -41,6 +41,22 @@ def endpoint_port_problems(service: ComposeService) -> Iterator[Problem]:
             label=key,
             where=service.label_where.get(key, service.where),
         )
+
+
+def scale_problems(service: ComposeService, scale: int | None) -> Iterator[Problem]:
+    """Yield a warning if `x-endpoints` lists another number of instances than the label `scale` says."""
+    if scale is None or not service.endpoints or len(service.endpoints) == scale:
+        return
+    key = label_key(service.labels, "scale") or ""
+    yield Problem(
+        Code.LABEL_WITHOUT_EFFECT,
+        Severity.WARNING,
+        f"service {escape_unprintable(service.name)}, label {escape_unprintable(key)}",
+        f"it is {scale}, but x-endpoints lists {len(service.endpoints)} instances, which count",
+        "list as many, or write their number",
+        label=key,
+        where=service.label_where.get(key, service.where),
+    )
 
 
 def _probe_url(labels: Mapping[str, str]) -> tuple[str, int] | None:

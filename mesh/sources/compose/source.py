@@ -6,33 +6,23 @@ stat call per file. A changed file is read only when it has stayed the same for 
 written in part may be valid YAML with services missing. A file that is broken or gone freezes the last list; it never
 empties it.
 
-Several files are one project, as with `docker compose -f a -f b`: later files override earlier ones per service.
+Several files are one project, as with `docker compose -f a -f b`: later files are merged into earlier ones. A service
+that cannot be read as it was meant keeps its last good instances, and the others go on.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Instance
-from mesh.sources.compose.interpolate import ExpansionError
-from mesh.sources.compose.model import (
-    DEFAULT_LIMITS,
-    ComposeFile,
-    ComposeLimits,
-    ComposeService,
-    merge_files,
-    project_name,
-)
-from mesh.sources.compose.parse import read_compose_file
+from mesh.sources.compose.files import FileStamp, file_stamp, load_compose_project
+from mesh.sources.compose.limits import DEFAULT_LIMITS, ComposeLimits
+from mesh.sources.compose.model import ComposeService
 from mesh.sources.compose.ports import endpoint_port_problems
-from mesh.util.regular_file import read_regular_file
 
-PIPE_PATIENCE = 5.0
-"""Seconds that a program has to write a compose file into a pipe."""
 LARGE = 1 << 17
 """Bytes of all files above which the memory that they took is given back to the system."""
 _RESTS_AT_MOST = 20  # after that, a file that still changes is read all the same
@@ -76,7 +66,7 @@ class ComposeSource:
 
     def read(self) -> tuple[tuple[Instance, ...], tuple[Problem, ...]]:
         """Read the files now: return the instances, ordered by ID, and the problems. No instances if one is broken."""
-        listing = _list(self._files, self._env, self._limits)
+        listing = _list(self._files, self._env, self._good, self._limits)
         self._take(listing)
         return listing.instances, listing.problems
 
@@ -84,13 +74,12 @@ class ComposeSource:
         """Yield the instances as `Source.watch` specifies. One reader at a time: `touch` wakes only one."""
         told: tuple[tuple[Instance, ...], tuple[Problem, ...]] | None = None
         while True:
-            before = await asyncio.to_thread(_fingerprint, self._files)
-            listing = await asyncio.to_thread(_list, self._files, self._env, self._limits)
+            listing = await asyncio.to_thread(_list, self._files, self._env, self._good, self._limits)
             self._take(listing)
             if listing.trouble is None and (listing.instances, listing.problems) != told:
                 told = listing.instances, listing.problems
                 yield told
-            await self._change(before)
+            await self._change(listing.stamps)
 
     def locate(self, instance: Instance, label: str | None) -> str:
         """Return `FILE:LINE` of the label, or of the instance's entry in `x-endpoints`."""
@@ -106,16 +95,16 @@ class ComposeSource:
         if listing.trouble is None:
             self._good = listing
 
-    async def _change(self, known: object) -> None:
+    async def _change(self, known: Mapping[Path, FileStamp | None]) -> None:
         """Return when a file differs from `known` and no longer changes, or immediately after `touch`."""
         while not await self._touched(self._interval):
-            now = await asyncio.to_thread(_fingerprint, self._files)
+            now = await asyncio.to_thread(_stamps, known)
             if now == known:
                 continue
             for _ in range(_RESTS_AT_MOST):
                 if await self._touched(self._rest):
                     return
-                before, now = now, await asyncio.to_thread(_fingerprint, self._files)
+                before, now = now, await asyncio.to_thread(_stamps, known)
                 if now == before:
                     return
             return
@@ -130,29 +119,6 @@ class ComposeSource:
         return True
 
 
-def load_compose_file(path: Path, env: Mapping[str, str], limits: ComposeLimits = DEFAULT_LIMITS) -> ComposeFile:
-    """Read one file with the `.env` beside it. A file that cannot be read counts as broken."""
-    variables = path.parent / ".env"
-    try:
-        known = _environment(variables, env, limits)
-        # Not kept as bytes while it is parsed: it may have megabytes.
-        text = read_regular_file(path, limits.file_bytes, patience=PIPE_PATIENCE).decode("utf-8-sig")
-        return read_compose_file(text, str(path), known, limits)
-    except ExpansionError as error:
-        return _unreadable(variables, error.reason, error.remedy)
-    except OSError as error:
-        name, reason = error.filename or path, error.strerror or str(error)
-        return _unreadable(name, f"it cannot be read: {reason}", "name a file that exists and is readable")
-    except UnicodeDecodeError as error:
-        return _unreadable(path, f"it is not UTF-8 at byte {error.start}", "save it and its .env as UTF-8")
-
-
-def project_of(paths: Sequence[Path], files: Sequence[ComposeFile]) -> str:
-    """Return the last `name:` in the files, or the name of the first file's directory if there is none."""
-    named = [file.project for file in files if file.project is not None]
-    return named[-1] if named else project_name(paths[0].absolute().parent.name)
-
-
 @dataclass(frozen=True, slots=True)
 class _ComposeListing:
     """The content of the files at one time."""
@@ -164,63 +130,51 @@ class _ComposeListing:
     where: Mapping[str, str] = field(default_factory=dict)
     """Instance ID -> `FILE:LINE`."""
     trouble: CodedText | None = None
+    stamps: Mapping[Path, FileStamp | None] = field(default_factory=dict)
+    """All files that were read, as they were before."""
 
 
-def _list(paths: Sequence[Path], env: Mapping[str, str], limits: ComposeLimits) -> _ComposeListing:
-    listing = _list_files(paths, env, limits)
-    if sum(stat[1] for stat in map(_stat, paths) if stat is not None) > LARGE:
-        from mesh.util.free_memory import release_free_memory  # noqa: PLC0415 -- `vipmesh check` seldom needs it
+def _list(
+    paths: Sequence[Path], env: Mapping[str, str], before: _ComposeListing, limits: ComposeLimits
+) -> _ComposeListing:
+    listing = _list_files(paths, env, before, limits)
+    if sum(stamp[1] for stamp in listing.stamps.values() if stamp is not None) > LARGE:
+        from mesh.util.free_memory import release_free_memory  # noqa: PLC0415 -- few have such files
 
         release_free_memory()
     return listing
 
 
-def _list_files(paths: Sequence[Path], env: Mapping[str, str], limits: ComposeLimits) -> _ComposeListing:
-    files = [load_compose_file(path, env, limits) for path in paths]
-    problems = tuple(problem for file in files for problem in file.problems)
-    broken = [file for file in files if file.broken]
-    if broken:
-        trouble = next(p.coded for p in broken[0].problems if p.severity is Severity.ERROR)
-        return _ComposeListing(problems=problems, trouble=trouble)
-    project = project_of(paths, files)
-    services = {f"{project}/{name}": service for name, service in merge_files(files).items()}
+def _list_files(
+    paths: Sequence[Path], env: Mapping[str, str], before: _ComposeListing, limits: ComposeLimits
+) -> _ComposeListing:
+    """Read the files. Services that are refused are taken from `before`."""
+    project = load_compose_project(paths, env, limits)
+    content, problems = project.content, project.content.problems
+    if content.broken:
+        trouble = next(p.coded for p in problems if p.severity is Severity.ERROR)
+        return _ComposeListing(problems=problems, trouble=trouble, stamps=project.stamps)
+    # Without the trees of the files, which nobody needs here.
+    services = {
+        f"{project.name}/{name}": replace(service, keys={})
+        for name, service in content.services.items()
+        if service.is_active
+    }
     problems += tuple(problem for service in services.values() for problem in endpoint_port_problems(service))
+    for name in content.refused:
+        owner = f"{project.name}/{name}"
+        services.pop(owner, None)
+        if owner in before.services:
+            services[owner] = before.services[owner]
     found = [
         (Instance(f"{owner}/{endpoint}", owner, endpoint.address, service.labels, endpoint.port), endpoint.where)
         for owner, service in services.items()
         for endpoint in service.endpoints or ()
     ]
     instances = sorted((instance for instance, _ in found), key=lambda instance: instance.id)
-    return _ComposeListing(tuple(instances), problems, services, {instance.id: where for instance, where in found})
+    where = {instance.id: place for instance, place in found}
+    return _ComposeListing(tuple(instances), problems, services, where, stamps=project.stamps)
 
 
-def _fingerprint(paths: Sequence[Path]) -> tuple[tuple[int, int, int] | None, ...]:
-    """Return a value that changes when a file or its `.env` is written or replaced. It has None for a missing file."""
-    return tuple(_stat(file) for path in paths for file in (path, path.parent / ".env"))
-
-
-def _stat(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _environment(path: Path, env: Mapping[str, str], limits: ComposeLimits) -> dict[str, str]:
-    """Return the variables of a `.env` file, if there is one, overridden by those of the process.
-
-    Raises `OSError`, `UnicodeDecodeError`, and `ExpansionError` if its values are too long with variables replaced.
-    """
-    try:
-        text = read_regular_file(path, limits.file_bytes).decode("utf-8-sig")
-    except FileNotFoundError:
-        return dict(env)
-    from mesh.sources.compose.dotenv_file import read_dotenv  # noqa: PLC0415 -- few have such a file
-
-    return read_dotenv(text, env, limits)
-
-
-def _unreadable(path: object, reason: str, remedy: str) -> ComposeFile:
-    problem = Problem(Code.COMPOSE_NOT_YAML, Severity.ERROR, "the file", reason, remedy, where=str(path))
-    return ComposeFile(None, {}, (problem,), broken=True)
+def _stamps(paths: Iterable[Path]) -> Mapping[Path, FileStamp | None]:
+    return {path: file_stamp(path) for path in paths}

@@ -18,7 +18,7 @@ import yaml
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
-from mesh.sources.compose.model import DEFAULT_LIMITS, ComposeLimits
+from mesh.sources.compose.limits import DEFAULT_LIMITS, ComposeBudget, ComposeLimits
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is not in every build of PyYAML
 _DEPTH_MAX = 100
@@ -63,8 +63,8 @@ class DuplicateKey:
     second: int
 
 
-def load_graph(text: str, limits: ComposeLimits = DEFAULT_LIMITS) -> yaml.Node | None:
-    """Return the root of the only document, or None if the text has nothing but comments. Raises `YamlError`."""
+def load_graphs(text: str, limits: ComposeLimits = DEFAULT_LIMITS) -> list[yaml.Node]:
+    """Return the roots of the documents that are not empty, such as one after a last `---`. Raises `YamlError`."""
     if len(text) > limits.file_bytes:
         raise YamlError(
             Code.COMPOSE_NOT_YAML,
@@ -75,7 +75,7 @@ def load_graph(text: str, limits: ComposeLimits = DEFAULT_LIMITS) -> yaml.Node |
         )
     try:
         _check_size(text, limits.values)
-        root: yaml.Node | None = yaml.compose(text, Loader=_LOADER)
+        roots = list(yaml.compose_all(text, Loader=_LOADER))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = ", ".join(part for part in (error.context, error.problem) if part)
@@ -96,7 +96,7 @@ def load_graph(text: str, limits: ComposeLimits = DEFAULT_LIMITS) -> yaml.Node |
         raise YamlError(
             Code.COMPOSE_NOT_YAML, line, 0, "not YAML: an unpaired surrogate", "remove the character"
         ) from None
-    return root
+    return [root for root in roots if not (isinstance(root, yaml.ScalarNode) and not scalar_text(root))]
 
 
 def _check_size(text: str, most: int) -> None:
@@ -164,14 +164,16 @@ def _twice(node: yaml.MappingNode) -> Iterator[DuplicateKey]:
 class YamlWalker:
     """Reads mappings of one graph, with `<<` followed, within a budget of entries."""
 
-    def __init__(self, limits: ComposeLimits = DEFAULT_LIMITS) -> None:
-        self._most = self._left = limits.entries
+    def __init__(self, budget: ComposeBudget | None = None) -> None:
+        self._budget = budget or ComposeBudget()
+        self._left = self._budget.limits.entries
         self._merging: set[int] = set()
 
     def entries(self, node: yaml.MappingNode) -> dict[str, YamlEntry]:
         """Return the mapping with its merge keys resolved (yaml.org/type/merge.html): own keys win, then earlier ones.
 
-        Raises `YamlError` for a key or a merge that cannot be read, and if aliases expand beyond the budget.
+        Raises `YamlError` for a key or a merge that cannot be read, and if aliases expand beyond the bound of the file;
+        `ComposeTooLargeError` if the files of the project do together.
         """
         if id(node) in self._merging:
             raise YamlError(
@@ -232,10 +234,17 @@ class YamlWalker:
         return mappings
 
     def _spend(self, node: yaml.Node) -> None:
+        self._budget.walk()
         self._left -= 1
         if self._left < 0:
-            reason = f"aliases expand to more than {self._most} entries"
-            raise YamlError(Code.COMPOSE_NOT_YAML, line_of(node), 0, reason, "write the entries without aliases")
+            reason = f"aliases expand to more than {self._budget.limits.entries} entries"
+            raise YamlError(
+                Code.COMPOSE_NOT_YAML,
+                line_of(node),
+                0,
+                reason,
+                "write the entries without aliases, or raise [source.compose] values",
+            )
 
 
 def scalar_text(node: yaml.ScalarNode) -> str:

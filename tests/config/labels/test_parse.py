@@ -50,7 +50,7 @@ def test_the_labels_of_the_first_example() -> None:
         routes=(Route("restserver.local", 80, TCP, 80),),
         probe=Probe(ProbeKind.HTTP, 80, "/", initial_delay=2, timeout=2),
     )
-    assert [(p.severity, p.label) for p in parsed.problems] == [(Severity.WARNING, "aliyun.scale")]
+    assert (parsed.scale, parsed.problems) == (2, ())
 
 
 @pytest.mark.parametrize("labels", [{}, {"maintainer": "me"}, {"mesh": "x", "aliyunx.routing.port_80": "a.local"}])
@@ -265,11 +265,23 @@ def test_an_unknown_label_is_a_warning_with_the_nearest_name(labels: dict[str, s
 
 
 @pytest.mark.parametrize(
-    "label", ["scale", "auto_scaling.max_cpu", "log_store_dbstdout", "rolling_updates", "rolling_updates.parallelism"]
+    "label", ["auto_scaling.max_cpu", "log_store_dbstdout", "rolling_updates", "rolling_updates.parallelism"]
 )
 def test_unsupported_labels_are_reported(label: str) -> None:
     problem = only_problem({**NAMED, f"aliyun.{label}": "2"})
     assert (problem.severity, problem.reason) == (Severity.WARNING, "it is not handled yet")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1001", ""])
+def test_a_scale_that_is_no_number_of_instances_is_refused(value: str) -> None:
+    problem = only_problem({**NAMED, "mesh.scale": value})
+    assert (problem.severity, problem.label) == (Severity.ERROR, "mesh.scale")
+    assert "1 to 1000" in problem.remedy
+
+
+def test_a_service_that_nothing_routes_to_may_have_a_scale() -> None:
+    parsed = read({"mesh.scale": "3"})
+    assert (parsed.service, parsed.scale, parsed.problems) == (None, 3, ())
 
 
 def test_a_command_as_probe() -> None:

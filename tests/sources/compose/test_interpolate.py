@@ -19,6 +19,8 @@ ENV = {"A": "one", "B": "two", "EMPTY": "", "_x1": "under"}
         ("$A$B", "onetwo"),
         ("${A}-$_x1.", "one-under."),
         ("$$A", "$A"),
+        ("$", "$"),
+        ("cost: 5$, $1, $}", "cost: 5$, $1, $}"),
         ("$$$A", "$one"),
         ("${A:-x}", "one"),
         ("${EMPTY:-x}", "x"),
@@ -49,8 +51,6 @@ def test_unset_variables_count_as_empty_and_are_named_once() -> None:
 @pytest.mark.parametrize(
     ("text", "reason", "remedy"),
     [
-        ("$", "is not followed by a variable", "$$"),
-        ("a$1", "is not followed by a variable", "$$"),
         ("${A", "is not closed", "}"),
         ("${}", "is not a variable", "${VAR}"),
         ("${A!x}", "is not a variable", "${VAR}"),

@@ -1,19 +1,20 @@
-"""The bounds of compose files and of the `.env` beside them: what is longer is refused, in linear time."""
+"""The bounds of compose files and of what they name: what is longer is refused, in linear time."""
 
 from pathlib import Path
 
 import pytest
-from dotenv.variables import Literal, Variable, parse_variables
-from hypothesis import given
-from hypothesis import strategies as st
 
+from mesh.cli.lint import check_files
+from mesh.config.name_policy import NamePolicy
 from mesh.model.codes import Code
 from mesh.model.problem import Severity
-from mesh.sources.compose.dotenv_file import parse_dotenv_value, resolve_dotenv
+from mesh.sources.compose.env_file import EnvFileError, parse_env_file
+from mesh.sources.compose.environment import EnvironmentReader
+from mesh.sources.compose.files import load_compose_project
 from mesh.sources.compose.interpolate import ExpansionError, interpolate
-from mesh.sources.compose.model import ComposeLimits
+from mesh.sources.compose.limits import ComposeBudget, ComposeLimits
+from mesh.sources.compose.model import ComposeFile
 from mesh.sources.compose.parse import read_compose_file
-from mesh.sources.compose.source import load_compose_file
 
 SERVICE = "services:\n  web:\n    labels:\n"
 
@@ -94,43 +95,145 @@ def test_problems_beyond_the_limit_are_counted_and_errors_are_kept_first() -> No
 def test_the_error_that_breaks_a_file_is_shown_beside_any_number_of_problems() -> None:
     text = "a: 1\na: 2\nb: 1\nb: 2\nservices: 5\n"
     read = read_compose_file(text, "compose.yaml", {}, ComposeLimits(problems=1))
-    assert [problem.reason for problem in read.problems][-1] == "services is not a mapping"
+    assert [problem.reason for problem in read.problems][-2:] == [
+        "services is not a mapping",
+        "it has 1 more problems, which are not shown",
+    ]
 
 
 def test_a_dotenv_file_that_doubles_a_text_again_and_again_is_refused(tmp_path: Path) -> None:
     doubling = "".join(f"A{n + 1}=${{A{n}}}${{A{n}}}\n" for n in range(60))
     (tmp_path / ".env").write_text("A0=xxxx\n" + doubling)
     (tmp_path / "compose.yaml").write_text(SERVICE + "      mesh.k: $A1\n")
-    read = load_compose_file(tmp_path / "compose.yaml", {})
-    assert read.broken
-    (problem,) = read.problems
-    assert problem.where == str(tmp_path / ".env")
+    content = load_compose_project([tmp_path / "compose.yaml"], {}).content
+    assert content.broken
+    (problem,) = content.problems
+    assert problem.where == str(tmp_path / "compose.yaml")
+    assert problem.reason.startswith(f"{tmp_path}/.env:")
     assert "its values have more than 8388608 characters" in problem.reason
 
 
 def test_a_dotenv_file_with_too_many_lines_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("A=1\n" * 60)
     (tmp_path / "compose.yaml").write_text(SERVICE + "      mesh.k: $A\n")
-    assert not load_compose_file(tmp_path / "compose.yaml", {}, ComposeLimits(values=60)).broken
-    (problem,) = load_compose_file(tmp_path / "compose.yaml", {}, ComposeLimits(values=59)).problems
-    assert (problem.where, problem.reason) == (str(tmp_path / ".env"), "it has more than 59 lines")
+    assert not load(tmp_path, ComposeLimits(values=60)).broken
+    (problem,) = load(tmp_path, ComposeLimits(values=59)).problems
+    assert problem.reason == f"{tmp_path}/.env:60: there are more than 59 variables"
 
 
-def test_openings_without_an_end_cost_linear_time(tmp_path: Path) -> None:
-    """python-dotenv's own search takes hours for each of these."""
-    for text in ("${" * 500_000, "${:" * 500_000 + "}", "${" * 500_000 + ":x}", "${a:-" * 500_000):
-        assert resolve_dotenv([("A", text)], {}, 1 << 24)["A"] == text
+def load(directory: Path, limits: ComposeLimits) -> ComposeFile:
+    return load_compose_project([directory / "compose.yaml"], {}, limits).content
 
 
-PIECES = st.lists(st.sampled_from(["${", "}", ":", ":-", "$", "{", "-", "A", "b c"]), max_size=12).map("".join)
+@pytest.mark.parametrize(
+    "value",
+    [
+        "${" * 500_000,
+        "${:" * 500_000 + "}",
+        "${" * 500_000 + ":x}",
+        "${a:-" * 500_000,
+        '"' + "a" * (3 << 20),
+        "'\\" * 500_000,
+    ],
+    ids=["openings", "colons", "one end", "defaults", "a text without an end", "escapes"],
+)
+def test_openings_without_an_end_are_refused_in_linear_time(value: str) -> None:
+    with pytest.raises(EnvFileError):
+        parse_env_file(f"A={value}", {})
 
 
-@given(PIECES)
-def test_values_are_read_as_python_dotenv_reads_them(value: str) -> None:
-    expected: list[tuple[str, str | None, str]] = []
-    for atom in parse_variables(value):
-        if isinstance(atom, Literal):
-            expected.append((atom.value, None, ""))
-        elif isinstance(atom, Variable):
-            expected.append(("", atom.name, atom.default or ""))
-    assert list(parse_dotenv_value(value)) == expected
+def test_a_quoted_value_of_megabytes_is_read() -> None:
+    text = "a" * (3 << 20)
+    assert parse_env_file(f'A="{text}"', {})[0] == {"A": text}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("services: {web: {extends: {file: named, service: web}}}", "services: {web: {image: %s}}"),
+        ("include: [named]\nservices: {}", "services: {web: {image: %s}}"),
+        ("services: {web: {label_file: named}}", "A=%s"),
+    ],
+    ids=["extends", "include", "label_file"],
+)
+def test_a_file_that_is_named_has_the_same_bounds(tmp_path: Path, text: str, named: str) -> None:
+    (tmp_path / "compose.yaml").write_text(text)
+    (tmp_path / "named").write_text(named % ("x" * 5000))
+    assert load(tmp_path, ComposeLimits(file_bytes=6000)).problems == ()
+    (problem,) = load(tmp_path, ComposeLimits(file_bytes=4096)).problems
+    assert "it has more than 4096 bytes" in problem.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "reason"),
+    [
+        ("services: {web: {extends: {file: named, service: web}}}", "services: {web: {}}\nx: [%s]", "keys and values"),
+        ("include: [named]\nservices: {}", "services: {web: {}}\nx: [%s]", "keys and values"),
+        ("services: {web: {label_file: named}}", "%s", "variables"),
+    ],
+    ids=["extends", "include", "label_file"],
+)
+def test_a_file_that_is_named_has_a_bounded_number_of_values(
+    tmp_path: Path, text: str, named: str, reason: str
+) -> None:
+    (tmp_path / "compose.yaml").write_text(text)
+    many = "A=1\n" if reason == "variables" else "a, "
+    (tmp_path / "named").write_text(named % (many * 50))
+    assert load(tmp_path, ComposeLimits(values=100)).problems == ()
+    (tmp_path / "named").write_text(named % (many * 101))
+    (problem,) = load(tmp_path, ComposeLimits(values=100)).problems
+    assert f"more than 100 {reason}" in problem.reason
+
+
+def test_services_that_extend_one_with_many_keys_are_refused() -> None:
+    many = "".join(f"    x-{n}: a\n" for n in range(300))
+    text = "services:\n  base:\n" + many + "".join(f"  s{n}: {{extends: base}}\n" for n in range(100))
+    assert "expand to more than 19200 entries" in broken_for(text, ComposeLimits(values=1200))
+
+
+def test_small_files_that_stand_for_many_entries_are_refused_together(tmp_path: Path) -> None:
+    laughs = "x: &a [b, c, d, e]\ny: {u: &b [*a, *a, *a, *a], v: &c [*b, *b], z: [*c, *c]}\nservices: {web: {image: a}}"
+    (tmp_path / "compose.yaml").write_text(f"include: [{', '.join(f'f{n}' for n in range(100))}]\nservices: {{}}")
+    for n in range(100):
+        (tmp_path / f"f{n}").write_text(laughs.replace("web", f"w{n}"))
+    content = load(tmp_path, ComposeLimits(values=250))
+    assert content.broken
+    (problem,) = content.problems
+    assert problem.reason == "aliases and references expand to more than 2000 entries"
+
+
+def test_problems_of_named_and_several_files_have_one_limit(tmp_path: Path) -> None:
+    wrong = "".join(f"  {{0}}{n}: {{{{extends: {{{{file: none, service: a}}}}, labels: [a, a]}}}}\n" for n in range(20))
+    (tmp_path / "compose.yaml").write_text("include: [more]\nservices:\n" + wrong.format("a"))
+    (tmp_path / "more").write_text("services:\n" + wrong.format("b"))
+    (tmp_path / "last").write_text("services:\n" + wrong.format("c"))
+    files = [tmp_path / "compose.yaml", tmp_path / "last"]
+    content = load_compose_project(files, {}, ComposeLimits(problems=7)).content
+    assert len(content.problems) == 8
+    assert content.problems[-1].code is Code.PROBLEMS_NOT_SHOWN
+    assert content.problems[-1].reason == "it has 113 more problems, which are not shown"
+
+
+def test_environments_of_many_services_have_one_bound(tmp_path: Path) -> None:
+    services = "".join(f"  s{n}: {{env_file: e}}\n" for n in range(200))
+    (tmp_path / "compose.yaml").write_text("services:\n" + services)
+    (tmp_path / "e").write_text("".join(f"A{n}=1\n" for n in range(100)))
+    limits = ComposeLimits(values=900)
+    project = load_compose_project([tmp_path / "compose.yaml"], {}, limits)
+    budget = ComposeBudget(limits)
+    reader = EnvironmentReader(project.files, budget)
+    read = [reader.read(service) for service in project.content.services.values()]
+    assert read[0] == ({f"A{n}": "1" for n in range(100)}, ())
+    assert "expand to more than 3600 entries" in read[-1][1][0].reason
+    (last,) = check_files([tmp_path / "compose.yaml"], {}, policy=NamePolicy("mesh.internal"), limits=limits)
+    assert "expand to more than 14400 entries" in last.reason
+
+
+def test_a_project_has_room_for_each_of_its_files(tmp_path: Path) -> None:
+    text = "x: [" + "a, " * 80 + "]\n" + SERVICE + f"      mesh.k%d: {'y' * 3000}\n"
+    files = [tmp_path / f"{n}.yaml" for n in range(5)]
+    for n, file in enumerate(files):
+        file.write_text(text % n)
+    content = load_compose_project(files, {}, ComposeLimits(file_bytes=4096, values=100)).content
+    assert not content.broken
+    assert len(content.services["web"].labels) == 5

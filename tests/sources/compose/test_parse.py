@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from mesh.model.codes import Code
 from mesh.model.problem import Severity
-from mesh.sources.compose.model import ComposeFile, ComposeService, merge_files, project_name
-from mesh.sources.compose.parse import read_compose_file
+from mesh.sources.compose.model import ComposeFile, ComposeService, project_name
+from mesh.sources.compose.parse import read_compose_file, read_compose_project
+from mesh.sources.compose.references import ComposeText, NoComposeFiles
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "restserver" / "compose.yaml"
 
@@ -175,9 +176,9 @@ def test_a_bad_endpoint_is_left_out_and_the_others_stay(entry: str, reason: str)
             "labels: [a=1, a=2]", [("error", "c.yaml:3", "service server, label a")], "again on line 3", id="twice"
         ),
         pytest.param(
-            "labels: {a: $}",
+            "labels: {a: '${'}",
             [("error", "c.yaml:3", "service server, label a")],
-            "is not followed by a variable",
+            "is not closed",
             id="$",
         ),
         pytest.param(
@@ -189,13 +190,8 @@ def test_a_bad_endpoint_is_left_out_and_the_others_stay(entry: str, reason: str)
             "not a list",
             id="endpoints",
         ),
-        pytest.param("extends: x", [("warning", "c.yaml:3", "service server, extends")], "not followed", id="extends"),
-        pytest.param(
-            "label_file: x", [("warning", "c.yaml:3", "service server, label_file")], "not followed", id="file"
-        ),
-        pytest.param(
-            "labels: !reset null", [("warning", "c.yaml:3", "service server, labels")], "the tag !reset", id="tag"
-        ),
+        pytest.param("extends: x", [("error", "c.yaml:3", "service server, extends")], 'no service "x"', id="extends"),
+        pytest.param("labels: !x {}", [("warning", "c.yaml:3", "service server, labels")], "the tag !x", id="tag"),
     ],
 )
 def test_an_invalid_part_leaves_the_rest(text: str, problems: list[tuple[str, str, str]], reason: str) -> None:
@@ -228,8 +224,9 @@ def test_a_service_needs_a_name_that_compose_accepts(name: str) -> None:
     assert [p.severity for p in file.problems] == [Severity.ERROR]
 
 
-def test_includes_are_not_followed() -> None:
-    assert found(compose("include: [x.yaml]\nservices: {}")) == [("warning", "c.yaml:1", "include")]
+def test_an_include_that_cannot_be_read_breaks_the_project() -> None:
+    file = compose("include: [x.yaml]\nservices: {}")
+    assert (found(file), file.broken) == ([("error", "c.yaml:1", "include")], True)
 
 
 def test_a_misspelt_services_key_is_reported() -> None:
@@ -274,15 +271,20 @@ def test_a_file_without_services_is_valid() -> None:
     assert sound("services: {}").services == {}
 
 
+def project(*texts: str, **env: str) -> ComposeFile:
+    """Several files, `1.yaml` and so on, as one project."""
+    files = [ComposeText(f"{number}.yaml", text) for number, text in enumerate(texts, start=1)]
+    return read_compose_project(files, "", [env] * len(files), NoComposeFiles())
+
+
 def test_later_files_override_service_by_service() -> None:
-    first = sound("services: {a: {labels: {x: '1', y: '1'}, x-endpoints: [10.0.0.1]}, b: {x-endpoints: [10.0.0.2]}}")
-    later = read_compose_file(
-        "\nservices: {a: {labels: {y: '2'}, x-endpoints: [10.0.0.9]}, b: {}, c: {}}", "d.yaml", {}
-    )
-    merged = merge_files([first, later])
+    merged = project(
+        "services: {a: {labels: {x: '1', y: '1'}, x-endpoints: [10.0.0.1]}, b: {x-endpoints: [10.0.0.2]}}",
+        "\nservices: {a: {labels: {y: '2'}, x-endpoints: [10.0.0.9]}, b: {}, c: {}}",
+    ).services
     assert list(merged) == ["a", "b", "c"]
     assert merged["a"].labels == {"x": "1", "y": "2"}
-    assert merged["a"].label_where == {"x": "c.yaml:1", "y": "d.yaml:2"}
+    assert merged["a"].label_where == {"x": "1.yaml:1", "y": "2.yaml:2"}
     assert [str(e) for e in merged["a"].endpoints or ()] == ["10.0.0.9"]
     assert [str(e) for e in merged["b"].endpoints or ()] == ["10.0.0.2"]
 

@@ -11,7 +11,9 @@ import pytest
 from mesh.model.problem import Problem
 from mesh.model.service import Instance
 from mesh.sources import Source
-from mesh.sources.compose.source import LARGE, ComposeSource, load_compose_file
+from mesh.sources.compose.files import load_compose_project
+from mesh.sources.compose.limits import ComposeLimits
+from mesh.sources.compose.source import LARGE, ComposeSource
 
 ONE = "services:\n  web:\n    labels:\n      mesh.routing.port_80: web\n    x-endpoints:\n      - 10.0.0.1:80\n"
 TWO = ONE + "      - 10.0.0.2:80\n"
@@ -124,12 +126,12 @@ def test_an_unreadable_file_is_reported_in_one_line(file: Path, content: bytes |
 
 def test_a_byte_order_mark_is_no_part_of_the_text(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + ONE.encode())
-    assert load_compose_file(file, {}).services.keys() == {"web"}
+    assert load_compose_project([file], {}).content.services.keys() == {"web"}
 
 
 def test_an_env_file_that_cannot_be_read_breaks_the_file(file: Path) -> None:
     file.with_name(".env").mkdir()
-    assert load_compose_file(file, {}).broken
+    assert load_compose_project([file], {}).content.broken
 
 
 async def test_the_list_is_reported_at_once_and_after_each_change(file: Path) -> None:
@@ -215,6 +217,52 @@ async def test_a_file_is_read_only_after_writes_have_settled(file: Path) -> None
         assert len(ids(await again)) == 31
 
 
+async def test_a_service_that_cannot_be_read_keeps_its_instances_and_the_others_go_on(file: Path) -> None:
+    compose = source(file)
+    async with aclosing(compose.watch()) as watched:
+        assert ids(await following(watched)) == ["demoapp/web/10.0.0.1:80"]
+        file.write_text(ONE + "    extends: {file: base.yaml, service: x}\n  db:\n    x-endpoints: [10.0.0.9]\n")
+        told = await following(watched)
+        assert ids(told) == ["demoapp/db/10.0.0.9", "demoapp/web/10.0.0.1:80"]
+        assert [str(problem.subject) for problem in told[1]] == ["service web, extends"]
+        assert compose.trouble is None
+        file.with_name("base.yaml").write_text("services: {x: {x-endpoints: [10.0.0.7]}}")
+        assert await following(watched) == ((told[0][0], told[0][1]), ())
+        file.write_text("services: {db: {x-endpoints: [10.0.0.9]}}")
+        assert ids(await following(watched)) == ["demoapp/db/10.0.0.9"]
+
+
+async def test_a_changed_file_that_is_named_is_a_change(file: Path) -> None:
+    base = file.with_name("base.yaml")
+    base.write_text("services: {x: {x-endpoints: [10.0.0.7]}}")
+    file.write_text("services: {web: {extends: {file: base.yaml, service: x}, label_file: l}}")
+    file.with_name("l").write_text("a=1")
+    async with aclosing(source(file).watch()) as watched:
+        assert ids(await following(watched)) == ["demoapp/web/10.0.0.7"]
+        base.write_text("services: {x: {x-endpoints: [10.0.0.70]}}")
+        assert ids(await following(watched)) == ["demoapp/web/10.0.0.70"]
+        file.with_name("l").write_text("a=twenty")
+        (instance,), _ = await following(watched)
+        assert instance.labels == {"a": "twenty"}
+
+
+async def test_what_compose_takes_never_freezes_the_list(file: Path) -> None:
+    file.write_text(
+        "include: ['https://x.test/y.git']\nservices:\n  bad: 5\n  \"a b\": {}\n  web:\n    x-endpoints: [10.0.0.1]\n"
+        "    extends: nothing\n  db: {x-endpoints: [10.0.0.2], ports: !reset []}\n---\n"
+    )
+    compose = source(file)
+    instances, problems = compose.read()
+    assert ([instance.id for instance in instances], compose.trouble) == (["demoapp/db/10.0.0.2"], None)
+    assert len(problems) == 4
+
+
+async def test_a_service_of_another_profile_has_no_instances(file: Path) -> None:
+    file.write_text("services: {web: {x-endpoints: [10.0.0.1], profiles: [x]}}")
+    assert ids(source(file).read()) == []
+    assert ids(source(file, COMPOSE_PROFILES="x").read()) == ["demoapp/web/10.0.0.1"]
+
+
 def test_memory_of_large_files_is_given_back_and_small_ones_cost_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,3 +275,13 @@ def test_memory_of_large_files_is_given_back_and_small_ones_cost_nothing(
     file.write_text("services: {}\n" + "#" * LARGE)
     ComposeSource([file], env={}).read()
     assert released == [True]
+
+
+def test_the_bounds_of_the_source_are_those_that_it_was_given(file: Path) -> None:
+    file.write_text(ONE + "    env_file: e\n    x-more: [" + "a, " * 90 + "]\n")
+    narrow = ComposeSource([file], env={}, limits=ComposeLimits(values=100))
+    assert narrow.read()[0] == ()
+    assert narrow.trouble is not None
+    assert "more than 100 keys and values" in narrow.trouble.text
+    wide = ComposeSource([file], env={}, limits=ComposeLimits(values=200))
+    assert ids(wide.read()) == ["demoapp/web/10.0.0.1:80"]

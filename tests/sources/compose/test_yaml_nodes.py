@@ -13,13 +13,13 @@ from mesh.sources.compose.yaml_nodes import (
     YamlWalker,
     find_duplicate_keys,
     line_of,
-    load_graph,
+    load_graphs,
     scalar_text,
 )
 
 
 def mapping(text: str) -> yaml.MappingNode:
-    root = load_graph(text)
+    (root,) = load_graphs(text)
     assert isinstance(root, yaml.MappingNode)
     return root
 
@@ -38,7 +38,6 @@ def flat(text: str, key: str) -> dict[str, tuple[str, int]]:
         ("a: b\n c: d", 2, 3, "mapping values are not allowed"),
         ("a: 1\nb: [1, 2\n", 3, 1, "did not find expected ',' or ']'"),
         ("a: *b", 1, 4, "undefined alias"),
-        ("a: 1\n---\nb: 2", 2, 1, "single document"),
         ("\ta: b", 1, 1, "cannot start any token"),
         ("a: 1\nb: \x01", 2, 4, "control characters are not allowed"),
         ("a: 1\nb: \ud800", 2, 0, "surrogate"),
@@ -49,16 +48,15 @@ def flat(text: str, key: str) -> dict[str, tuple[str, int]]:
 )
 def test_invalid_yaml_is_refused_with_its_location(text: str, line: int, column: int, reason: str) -> None:
     with pytest.raises(YamlError) as caught:
-        load_graph(text)
+        load_graphs(text)
     assert (caught.value.line, caught.value.column) == (line, column)
     assert reason in caught.value.reason
     assert caught.value.remedy
 
 
-@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"])
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "---\n---\n", "--- ~\n...\n"])
 def test_an_empty_text_has_no_services(text: str) -> None:
-    root = load_graph(text)
-    assert root is None or isinstance(root, yaml.ScalarNode)
+    assert load_graphs(text) == []
 
 
 def test_merge_keys_follow_the_yaml_rule_and_keep_their_lines() -> None:
@@ -167,7 +165,7 @@ def test_every_plain_scalar_has_a_text(value: str) -> None:
 )
 def test_any_text_is_a_graph_or_refused(text: str) -> None:
     with suppress(YamlError):
-        root = load_graph(text)
-        if isinstance(root, yaml.MappingNode):
-            list(find_duplicate_keys(root))
-            YamlWalker().entries(root)
+        for root in load_graphs(text):
+            if isinstance(root, yaml.MappingNode):
+                list(find_duplicate_keys(root))
+                YamlWalker().entries(root)

@@ -3,10 +3,13 @@
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.cli.test_check import SNIPPET
 from tests.netns import private_network
 from tests.system.e2e.programs import Program, call, vipmesh
 
@@ -93,3 +96,22 @@ async def test_without_any_capability_it_serves_on_an_unprivileged_port() -> Non
         assert code == 0
         assert output.startswith("hello from 127.0.0.1")
         assert await demo.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.timeout(120)
+async def test_the_first_snippet_of_the_docs_runs_with_as_many_instances_as_it_asks_for(tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(SNIPPET.replace('scale: "2"', 'scale: "3"'))
+    code, output = await call(sys.executable, "-m", "mesh", "check", str(file))
+    assert (code, output) == (0, "1 files: 0 errors, 0 warnings\n")
+    async with vipmesh("demo", str(file)) as demo:
+        arrow = await demo.line(r"restserver\.local  ->  VIP (\S+), port (\d+)  ->  (.*)$")
+        assert arrow[3] == "127.0.0.11:18080, 127.0.0.12:18080, 127.0.0.13:18080"
+        _, curl, _, show = await printed_lines(demo)
+        await demo.line(r"all 3 instances have answered their first probe", seconds=60)
+        answers = {(await call("sh", "-c", f"{curl} -s --max-time 3"))[1] for _ in range(9)}
+        assert answers == {f"hello from 127.0.0.1{n}:18080\n" for n in (1, 2, 3)}
+        _, output = await call("sh", "-c", show)
+        assert "warning" not in output.lower()
+        assert await demo.end(signal.SIGINT) == 0
+    assert "warning" not in "".join(demo.output).lower()

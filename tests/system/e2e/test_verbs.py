@@ -107,7 +107,9 @@ async def test_invalid_settings(tmp_path: Path) -> None:
 
 async def test_check(tmp_path: Path) -> None:
     compose = tmp_path / "compose.yaml"
-    compose.write_text("services:\n  web:\n    labels:\n      mesh.routing.port_80: '*.test'\n      mesh.scale: '2'\n")
+    compose.write_text(
+        "services:\n  web:\n    labels:\n      mesh.routing.port_80: '*.test'\n      mesh.rolling_updates: 'true'\n"
+    )
     code, value = await answered("check", str(compose))
     checked = msgspec.convert(value, CheckDocument)
     assert (code, checked.errors, checked.warnings) == (1, 1, 1)

@@ -204,7 +204,8 @@ def _refusal(
         _authenticated(request)
         if writes and role is AdminRole.READ:
             what = "this token" if token is AdminRole.READ else "the certificate of a worker"
-            return refusal_response(403, f"{what} may only read; send the token in the file [admin] token_file")
+            remedy = "show an operator's certificate, or send the token in the file [admin] token_file"
+            return refusal_response(403, f"{what} may only read; {remedy}")
         return None
     if open_paths(request.path):
         return None

@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from mesh.api.status import StatusNotice, notices, status_notices
+from mesh.cluster.cut_off import finding_of
 from mesh.cluster.worker_directory import RegisteredWorker
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.health.snapshot import utc_time
@@ -39,6 +41,8 @@ class WorkersDocument:
     """The worker that answers."""
     workers: tuple[WorkerEntry, ...]
     """All of them, sorted by name."""
+    cut_off: tuple[StatusNotice, ...] = ()
+    """What is cut off, as in the status. While the store does not answer, leases and digests are those of before."""
 
 
 def workers_document(observed: WorkerSnapshot) -> WorkersDocument:
@@ -67,7 +71,8 @@ def workers_document(observed: WorkerSnapshot) -> WorkersDocument:
                 endpoints[name],
             )
         )
-    return WorkersDocument(own, tuple(entries))
+    told = (each for each in status_notices(notices(observed)) if finding_of(each.code, each.text) is not None)
+    return WorkersDocument(own, tuple(entries), tuple(told))
 
 
 def _lease(name: str, observed: WorkerSnapshot) -> str:

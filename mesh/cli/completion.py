@@ -8,6 +8,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _OPTIONS = {
 }
 """The options on the line that say which daemon to ask, with their attributes."""
 _KINDS = {
+    "status": ("services", "endpoints", "workers"),
     "explain": ("services", "endpoints"),
     "events": ("services", "endpoints", "workers"),
     "test": ("services",),
@@ -36,12 +38,16 @@ _KINDS = {
     "maintenance": ("endpoints",),
     "undrain": ("endpoints",),
     "stop": ("endpoints",),
+    "weight": ("endpoints",),
     "claims": ("services",),
     "roles": ("workers",),
-    "certs": ("workers",),
-    "revoke": ("workers",),
+    "workers remove": ("workers",),
+    "cluster certs": ("workers",),
+    "cluster revoke": ("workers",),
 }
 """The kinds of names that the positional arguments of a verb take."""
+_OTHERS = frozenset({"weight", "action"})
+"""Positional arguments of these verbs that are no names."""
 
 
 def completion(options: argparse.Namespace) -> int:
@@ -80,8 +86,13 @@ def _names(words: Sequence[str]) -> list[str]:
 
     kinds, _, line = " ".join(words).partition(" : ")
     try:
-        reply = AdminClient(_asked(line.split(" "))).ask("/v1/status", timeout=_DEADLINE)
-        return names_in(json.loads(reply.body), kinds.split())
+        daemon = AdminClient(_asked(line.split(" ")))
+        document = json.loads(daemon.ask("/v1/status", timeout=_DEADLINE).body)
+        if "workers" in kinds.split():
+            # A status lacks workers without endpoints, and a daemon of an earlier version has no list of all.
+            with suppress(MeshError, OSError, ValueError, LookupError, TypeError):
+                document["workers"] += json.loads(daemon.ask("/v1/workers", timeout=_DEADLINE).body)["workers"]
+        return names_in(document, kinds.split())
     except (MeshError, SettingsError, OSError, ValueError, LookupError, TypeError):
         return []
 
@@ -107,8 +118,10 @@ def _mark(of: argparse.ArgumentParser, verb: str = "") -> None:
             action.complete = shtab.FILE  # type: ignore[attr-defined]
         elif isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             for name, parser in action.choices.items():
-                _mark(parser, name)
-        elif verb in _KINDS and not action.option_strings and action.choices is None:
+                _mark(parser, f"{verb} {name}".lstrip())
+        elif "--worker" in action.option_strings:
+            action.complete = _completer(("workers",))  # type: ignore[attr-defined]
+        elif verb in _KINDS and not action.option_strings and action.choices is None and action.dest not in _OTHERS:
             action.complete = _completer(_KINDS[verb])  # type: ignore[attr-defined]
 
 

@@ -27,6 +27,10 @@ def workers(options: argparse.Namespace) -> int:
         return 0
     for line in _table([_HEAD, *(_row(document["worker"], each) for each in document["workers"])]):
         print(line)
+    # A daemon of an earlier version says nothing of it.
+    for notice in document.get("cut_off", ()):
+        line = f"{'error: frozen: ' if notice['kind'] == 'frozen' else ''}{notice['text']} [{notice['code']}]"
+        print(printable(line).replace("\n", "\\n"))
     return 0
 
 

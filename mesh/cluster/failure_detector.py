@@ -33,10 +33,8 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from mesh.model.codes import Code
 from mesh.model.eligibility import declaration_of, first_container_port, probed_port, takes_traffic
 from mesh.model.persistent_map import PersistentMap
-from mesh.model.problem import Problem, Severity
 from mesh.model.service import Address, DrainReason, Endpoint, EndpointKey, Service, Transport
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView, group_endpoints
@@ -223,31 +221,6 @@ def withhold_unreachable(view: ClusterView, lost: Collection[EndpointKey], *, is
         {key: marked(view.by_key[key]) for key in lost if key in view.by_key}
     )
     return view.with_endpoints(endpoints, PersistentMap.of(view.groups).changed(groups), by_key)
-
-
-def peer_problems(state: DetectorState) -> list[Problem]:
-    """The problems that operators are shown."""
-    found = []
-    if state.lost and state.isolated:
-        reason = "it reaches less than half of the other workers and of the store's members, and may be cut off itself"
-        remedy = "check its network; services without another endpoint keep those that it does not reach"
-        found.append(Problem(Code.WORKER_ISOLATED, Severity.WARNING, "this worker", reason, remedy))
-    for worker in sorted(state.unleased):
-        if state.answers(worker):
-            reason = "its lease in the store has ended, but it answers; its endpoints stay and are probed from here"
-            remedy = "check that it reaches the store"
-            found.append(Problem(Code.LEASE_ENDED_WORKER_ANSWERS, Severity.WARNING, f"worker {worker}", reason, remedy))
-    out_of_reach = {worker for worker, _ in state.lost if not state.answers(worker)}
-    for worker in sorted(state.unleased - out_of_reach):
-        if not state.answers(worker):
-            reason = "its daemon is gone, but its endpoints answer; those with a probe serve for a minute more"
-            remedy = "start its daemon again"
-            found.append(Problem(Code.WORKER_DAEMON_GONE, Severity.WARNING, f"worker {worker}", reason, remedy))
-    for worker in sorted(out_of_reach):
-        reason = "it does not answer this worker, nor do endpoints of it; they get no new connections from here"
-        remedy = "check that it runs and is connected; its endpoints are back with their first answer"
-        found.append(Problem(Code.WORKER_UNREACHABLE, Severity.WARNING, f"worker {worker}", reason, remedy))
-    return found
 
 
 def _stand_ins(

@@ -11,20 +11,21 @@ from dataclasses import dataclass, field, replace
 from random import randrange
 from typing import NamedTuple, Protocol
 
+from mesh.cluster.cut_off import CutOff, cut_off
 from mesh.cluster.failure_detector import (
+    MISSES_BEFORE_LOST,
     DetectorState,
     PingResult,
     PingRound,
     PingTarget,
     choose_stand_ins,
     observe_round,
-    peer_problems,
     ping_targets,
 )
 from mesh.cluster.ping import PingFunction, ping_worker
 from mesh.cluster.ping_schedule import plan_pings
+from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart
-from mesh.model.problem import Problem
 from mesh.model.service import Address, EndpointKey
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
@@ -85,9 +86,9 @@ class Reachability:
         """Whether a worker has answered lately."""
         return self.state.answers(worker)
 
-    def problems(self) -> list[Problem]:
-        """The problems that operators are shown now."""
-        return peer_problems(self.state)
+    def cut_off(self, store: CodedText | None) -> CutOff:
+        """What operators are told now. `store`: why the store does not answer; None if it does."""
+        return cut_off(store, self.state, self.heard)
 
     @property
     def lost(self) -> tuple[frozenset[EndpointKey], bool]:
@@ -198,14 +199,15 @@ class _Consequences(NamedTuple):
 
     lost: frozenset[EndpointKey]
     is_own_fault: bool
-    """False while nothing is lost."""
+    """False while nothing is lost and no worker is silent."""
     answering: frozenset[str]
     """Workers whose lease has ended and that answer."""
 
 
 def _consequences(state: DetectorState) -> _Consequences:
     answering = frozenset(worker for worker in state.unleased if state.answers(worker))
-    return _Consequences(state.lost, bool(state.lost) and state.isolated, answering)
+    silent = any(missed >= MISSES_BEFORE_LOST for missed in state.misses.values())
+    return _Consequences(state.lost, (bool(state.lost) or silent) and state.isolated, answering)
 
 
 def _of(place: PingTarget, answer: PingResult) -> PingResult:

@@ -156,6 +156,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         health_monitor=health_monitor,
         reachability=reachability,
         conditions=conditions,
+        store_trouble=lambda: parts.store.trouble,
         wake=events.wake.set,
     )
     tracker = ViewTracker(config.worker, cluster, sources, health_monitor, reachability)
@@ -178,7 +179,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         firewall.look_again()
 
     def troubles() -> Mapping[str, CodedText]:
-        store = {FrozenPart.STORE.value: trouble} if (trouble := parts.store.trouble) else {}
+        store = {FrozenPart.STORE.value: told} if (told := reachability.cut_off(parts.store.trouble).store) else {}
         probes = {FrozenPart.PROBES.value: lack} if (lack := parts.prober.lack) else {}
         return {**sources.frozen(), **store, **probes}
 

@@ -10,6 +10,7 @@ from mesh.control.conditions import LoopConditions
 from mesh.control.context import ClusterState
 from mesh.control.ports import ClusterExchange, PeerMembership
 from mesh.health.monitor import HealthMonitor
+from mesh.model.errors import CodedText
 from mesh.model.part import ProblemPart
 from mesh.model.service import Address, EndpointKey
 from mesh.model.table import RealKey
@@ -74,14 +75,16 @@ class ClusterFollower:
         health_monitor: HealthMonitor,
         reachability: Reachability,
         conditions: LoopConditions,
+        store_trouble: Callable[[], CodedText | None],
         wake: Callable[[], None],
     ) -> None:
-        """`wake` is called after each new view."""
+        """`store_trouble`: why the store does not answer; None if it does. `wake` is called after each new view."""
         self._sync = sync
         self._cluster = cluster
         self._health_monitor = health_monitor
         self._reachability = reachability
         self._conditions = conditions
+        self._store_trouble = store_trouble
         self._wake = wake
         self._adopted: frozenset[RealKey] = frozenset()
 
@@ -98,7 +101,7 @@ class ClusterFollower:
         """Update, before a pass, which workers answer and which leases have ended."""
         self._sync.review()
         self._reachability.lease_ended(self._sync.unleased)
-        self._conditions.found(ProblemPart.PEERS, self._reachability.problems())
+        self._conditions.found(ProblemPart.PEERS, self._reachability.cut_off(self._store_trouble()).problems)
 
     def publish_health(self) -> None:
         """Tell the other workers what the own probes say."""

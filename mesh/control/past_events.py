@@ -8,9 +8,11 @@ the events gives the endpoints of the record (`replay_endpoints`).
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from mesh.cluster.cut_off import statement_of
 from mesh.model.codes import Code
 from mesh.model.eligibility import effective_health, serves, vip_of
 from mesh.model.errors import CodedText
+from mesh.model.part import ProblemPart
 from mesh.model.past_event import MAX_EVENT_NAMES, EventKind, PastEvent, bounded_text
 from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.problem import Problem, Severity
@@ -416,9 +418,17 @@ def _worker_events(before: EventRecord, moment: EventMoment) -> Iterator[PastEve
         (EventKind.WORKER_CAME, "came", workers - before.workers - before.lost),
     ):
         for worker in sorted(found):
-            text = bounded_text(f"worker {worker} {state}")
+            state_of = state
+            told = statement_of(moment.problems.get(ProblemPart.PEERS, ()), worker)
+            if told is not None and kind is EventKind.WORKER_LOST:
+                state_of = f"is not registered any more: {told.reason}"
+            text = bounded_text(f"worker {worker} {state_of}")
             yield PastEvent(
-                at=moment.at, kind=kind, code=str(Code.EVENT_OF_WORKER), text=text, worker=bounded_text(worker)
+                at=moment.at,
+                kind=kind,
+                code=str(Code.EVENT_OF_WORKER),
+                text=bounded_text(text),
+                worker=bounded_text(worker),
             )
 
 

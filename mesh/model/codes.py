@@ -748,19 +748,19 @@ class Code(Enum):
         "VM451",
         "This worker may be cut off",
         """
-        This worker reaches less than half of the other workers and store members, and endpoints of other
-        workers do not answer it. Its own network is the likelier cause, so a service without other endpoints
-        keeps those that this worker cannot reach. Check the network of this host; [The cluster](cluster.md)
-        explains what happens meanwhile.
+        This worker reaches less than half of the other workers and store members, and other workers that have
+        answered do not answer any more. Its own network is the likelier cause, so a service without other endpoints
+        keeps those that this worker cannot reach. If etcd does not answer either, the message says so. Check the
+        network of this host; [The cluster](cluster.md) explains what happens meanwhile.
         """,
     )
     LEASE_ENDED_WORKER_ANSWERS = (
         "VM452",
         "The store has lost a worker that answers",
         """
-        The lease of that worker has ended, as if the worker were gone, but the worker answers. Its endpoints
-        stay in traffic and are probed from here. Check that it reaches etcd: its own `vipmesh status` says how
-        etcd answers it.
+        The lease of that worker has ended, as if the worker were gone, but the worker answers: it is, or was, cut
+        off from etcd. Its endpoints stay in traffic and are probed from here. Check that it reaches etcd: its own
+        `vipmesh status` says how etcd answers it.
         """,
     )
     WORKER_UNREACHABLE = (

@@ -246,9 +246,15 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
         taken("systemd-resolved"),
         "",
         [
-            (ERROR, "systemd-resolved listens on udp 0.0.0.0:53", "DNSStubListener=no"),
-            (ERROR, "needs 10.112.0.1:53", "DNSStubListener=no"),
+            (ERROR, "systemd-resolved listens on udp 0.0.0.0:53", "remove DNSStubListenerExtra=0.0.0.0"),
+            (ERROR, "needs 10.112.0.1:53", "remove DNSStubListenerExtra=0.0.0.0"),
         ],
+    ),
+    (
+        "systemd-resolved where the name server listens on all addresses",
+        {**taken("systemd-resolved", "127.0.0.53"), "nameservers": ("0.0.0.0",)},
+        '[dns]\nlisten = ["0.0.0.0:53"]\nresolver = "off"\nupstream = ["192.0.2.53"]',
+        [(ERROR, "systemd-resolved listens on udp 127.0.0.53:53", "DNSStubListener=no under [Resolve]")],
     ),
     ("systemd-resolved's own address", taken("systemd-resolved", "127.0.0.53"), "", []),
     (
@@ -303,7 +309,25 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
         "the host asks somebody else",
         {"nameservers": ("192.0.2.53",)},
         "",
-        [(HINT, "this host asks 192.0.2.53", "`nameserver 127.0.0.1` first")],
+        [
+            (
+                HINT,
+                "this host asks 192.0.2.53",
+                'set [dns] upstream = ["192.0.2.53"], restart the daemon, and make `nameserver 127.0.0.1` the only one',
+            )
+        ],
+    ),
+    (
+        "the host asks somebody else, and the settings say whom to ask then",
+        {"nameservers": ("192.0.2.53",)},
+        '[dns]\nupstream = ["192.0.2.53"]',
+        [(HINT, "this host asks 192.0.2.53", "make `nameserver 127.0.0.1` the only one in /etc/resolv.conf")],
+    ),
+    (
+        "the host asks systemd-resolved",
+        {"nameservers": ("127.0.0.53",)},
+        "",
+        [(HINT, "this host asks 127.0.0.53", "`DNS=127.0.0.1` and `Domains=~mesh.internal` under [Resolve]")],
     ),
     (
         "containers ask somebody else",
@@ -362,6 +386,12 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
     ("the clock, alone", {"clock": False}, "", [(HINT, "it is not synchronised", "timedatectl set-ntp true")]),
     ("the clock, in a cluster", {"clock": False}, ETCD, [(WARNING, "it is not synchronised", "timedatectl")]),
     ("the clock cannot be asked", {"clock": None}, "", []),
+    (
+        "what the running daemon says of cut-off workers",
+        {"cut_off": ((Code.WORKER_UNREACHABLE, "worker w3: it does not answer this worker", "check that it runs"),)},
+        "",
+        [(WARNING, "worker w3: it does not answer this worker", "check that it runs")],
+    ),
 ]
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.cluster.cut_off import cut_off
 from mesh.cluster.failure_detector import (
     ISOLATION_ROUNDS,
     MAX_MUTE_ROUNDS,
@@ -18,12 +19,12 @@ from mesh.cluster.failure_detector import (
     PingTarget,
     choose_stand_ins,
     observe_round,
-    peer_problems,
     ping_targets,
     withhold_unreachable,
 )
 from mesh.model.eligibility import takes_traffic
 from mesh.model.probe import Probe, ProbeKind
+from mesh.model.problem import Problem
 from mesh.model.service import (
     DrainReason,
     Endpoint,
@@ -115,7 +116,7 @@ class TestALeaseThatHasEnded:
         assert known.lost == frozenset()
         known = observe_round(known, seen(A, A, R), ["w2", "w3"], ["w3"])
         assert known.lost == {("w3", "e")}
-        assert [problem.subject for problem in peer_problems(known)] == ["worker w3"]
+        assert [problem.subject for problem in problems(known)] == ["worker w3"]
         known = observe_round(known, seen(A, A), ["w2", "w3"])
         assert known.lost == frozenset(), "it is back in the store, and judges them itself"
 
@@ -216,6 +217,10 @@ class TestIsolationAmongManyWorkers:
         assert not observe_round(known, PingRound(), ()).isolated
 
 
+def problems(state: DetectorState) -> tuple[Problem, ...]:
+    return cut_off(None, state).problems
+
+
 def endpoint_on(worker: str, owner: str = "shop/web", **more: Any) -> Endpoint:
     return endpoint("e", worker, owner, f"10.2.0.{worker[1:]}", **more)
 
@@ -230,9 +235,9 @@ def open_to(view: ClusterView) -> list[str]:
 
 def test_a_stopped_daemon_is_distinguished_from_a_lost_worker() -> None:
     there = DetectorState({"w2": MISSES_BEFORE_LOST}, {("w2", "e"): 0}, unleased=frozenset({"w2"}))
-    (told,) = peer_problems(there)
+    (told,) = problems(there)
     assert "its daemon is gone, but its endpoints answer" in str(told)
-    (told,) = peer_problems(replace(there, endpoints={("w2", "e"): MISSES_BEFORE_LOST}))
+    (told,) = problems(replace(there, endpoints={("w2", "e"): MISSES_BEFORE_LOST}))
     assert "it does not answer this worker, nor do endpoints of it" in str(told)
 
 
@@ -308,13 +313,12 @@ def test_the_ping_target_of_an_endpoint(service: Service, of: Endpoint, asked: P
 
 def test_reported_problems_do_not_change_from_round_to_round() -> None:
     told = {
-        tuple(map(str, peer_problems(after(WELL, *[seen(A, S, S)] * rounds))))
-        for rounds in range(MISSES_BEFORE_LOST, 9)
+        tuple(map(str, problems(after(WELL, *[seen(A, S, S)] * rounds)))) for rounds in range(MISSES_BEFORE_LOST, 9)
     }
     assert len(told) == 1
     ((line,),) = told
     assert "worker w3" in line
-    alone = peer_problems(after(WELL, *[seen(S, S, S)] * MISSES_BEFORE_LOST))
+    alone = problems(after(WELL, *[seen(S, S, S)] * MISSES_BEFORE_LOST))
     assert [problem.subject for problem in alone] == ["this worker", "worker w3"]
 
 

@@ -104,14 +104,14 @@ class TestRounds:
             assert 4 * PING_TIMEOUT < asyncio.get_running_loop().time() - begun < 1.5
             assert ETCD in net.asked
             assert net.open(reach) == ["w2"]
-            assert len(reach.problems()) == 1
+            assert len(reach.cut_off(None).problems) == 1
             net.woken.clear()
             net.silent.clear()
             begun = asyncio.get_running_loop().time()
             await net.woken.wait()
             assert asyncio.get_running_loop().time() - begun <= PING_TIMEOUT
             assert net.open(reach) == ["w2", "w3"]
-            assert reach.problems() == []
+            assert reach.cut_off(None).problems == ()
 
     @pytest.mark.parametrize("pause", [0.3, 0.6, 0.9])
     async def test_a_short_pause_of_a_host_loses_no_endpoint(self, pause: float) -> None:
@@ -139,7 +139,7 @@ class TestRounds:
             net.busy = True
             await asyncio.sleep(10)
             assert net.open(reach) == ["w2", "w3"]
-            assert reach.problems() == []
+            assert reach.cut_off(None).problems == ()
 
     async def test_endpoints_of_a_worker_without_a_lease_are_pinged_in_its_place(self) -> None:
         net = Net()
@@ -148,7 +148,7 @@ class TestRounds:
             net.lost_leases = {"w3"}
             await net.woken.wait()
             assert (net.open(reach), reach.answers("w3")) == (["w2", "w3"], True)
-            assert [problem.subject for problem in reach.problems()] == ["worker w3"]
+            assert [problem.subject for problem in reach.cut_off(None).problems] == ["worker w3"]
             net.silent = {ENDPOINTS["w3"]}
             await asyncio.sleep(2.5)
             assert (net.open(reach), reach.answers("w3")) == (["w2"], True)
@@ -185,11 +185,11 @@ class TestAWorkerThatDoesNotListen:
             net.silent = {ENDPOINTS["w3"], RealKey("10.2.0.4", 8080)}
             await asyncio.sleep(1.5)
             assert net.open(reach) == ["w2", "w3", "w3"]
-            assert reach.problems() == []
+            assert reach.cut_off(None).problems == ()
             net.lost_leases = {"w3"}
             reach.lease_ended({"w3"})
             assert net.open(reach) == ["w2"], "at that instant"
-            assert "worker w3: it does not answer this worker" in str(reach.problems()[0])
+            assert "worker w3: it does not answer this worker" in str(reach.cut_off(None).problems[0])
 
     async def test_a_stopped_daemon_removes_no_endpoint_that_answers(self) -> None:
         net = self.net()

@@ -197,10 +197,10 @@ def _resolver_remedy(client: str, plan: ConnectivityPlan) -> str:
     if client == "host":
         if plan.host_resolver is None:
             return "let the name server listen on port 53: [dns] listen"
-        return f"put `nameserver {plan.host_resolver}` first in /etc/resolv.conf"
+        return f"set [dns] upstream, and make `nameserver {plan.host_resolver}` the only one in /etc/resolv.conf"
     if plan.resolver is None:
         return "set [dns] resolver, and let containers ask that address"
-    return f'"dns": ["{plan.resolver}"] in /etc/docker/daemon.json, then `systemctl reload-or-restart docker`'
+    return f'"dns": ["{plan.resolver}"] in /etc/docker/daemon.json, then `systemctl restart docker`'
 
 
 def render_report(report: ConnectivityReport) -> str:

@@ -199,6 +199,8 @@ class Explanation:
     """The parts that do not answer, so that their last good state stays in force, one line each."""
     failures: tuple[str, ...] = ()
     """The operations that the data plane refused, one line each."""
+    cut_off: tuple[str, ...] = ()
+    """Which of the workers in question are cut off, this one included, one line each, as in the status."""
 
     @property
     def found(self) -> bool:
@@ -227,7 +229,12 @@ def _lines(explanation: Explanation, notices: Notices) -> Iterator[str]:
         if number or explanation.why_not:
             yield ""
         yield from _way(way, notices)
-    for title, lines in (("frozen", notices.frozen), ("the data plane refused", notices.failures)):
+    cut_off = tuple(problem.coded for problem in notices.problems if str(problem) in explanation.cut_off)
+    for title, lines in (
+        ("frozen", notices.frozen),
+        ("cut off", cut_off),
+        ("the data plane refused", notices.failures),
+    ):
         if lines:
             yield ""
             yield f"{title}:"

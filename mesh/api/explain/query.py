@@ -15,7 +15,9 @@ from mesh.api.explain.document import Cause, Explanation, Reason
 from mesh.api.explain.past import NO_EVENTS, KeptEvents, gone_reasons
 from mesh.api.explain.question import ExplainQuery, TraceScope, is_address, parse_question
 from mesh.api.explain.trace import ServiceTracer
+from mesh.cluster.cut_off import statements_about
 from mesh.control.snapshot import DetailedSnapshot
+from mesh.model.part import ProblemPart
 from mesh.model.problem import Problem
 from mesh.model.service import Endpoint, Instance, Service
 from mesh.model.view import ClusterView
@@ -30,6 +32,17 @@ def explain(asked: str, evidence: DetailedSnapshot, past: KeptEvents = NO_EVENTS
     """Return the request paths of what is asked, or the reasons why there are none. `past` says what became of what is
     gone.
     """
+    found = _explain(asked, evidence, past)
+    workers = {endpoint.worker for way in found.ways for endpoint in way.endpoints}
+    if not workers:
+        # What is not there may be on any of them, and a worker is not a way.
+        workers = {*evidence.observed.unleased, *evidence.observed.registered}
+        workers |= {worker for worker, _ in evidence.observed.lost}
+    about = statements_about(evidence.observed.problems.get(ProblemPart.PEERS, ()), workers)
+    return replace(found, cut_off=tuple(map(str, about)))
+
+
+def _explain(asked: str, evidence: DetailedSnapshot, past: KeptEvents) -> Explanation:
     observed, question = evidence.observed, parse_question(asked)
     nothing = Explanation(
         asked=asked,

@@ -6,9 +6,11 @@ Each function yields every reason, not only the first one: after removing one, u
 from collections.abc import Iterator
 
 from mesh.api.explain.document import Cause, Reason
+from mesh.cluster.cut_off import statement_of
 from mesh.control.snapshot import DetailedSnapshot
 from mesh.health.state_machine import Verdict
 from mesh.model.eligibility import effective_health, probe_of, real_keys
+from mesh.model.part import ProblemPart
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.service import DrainReason, Endpoint, EndpointKey, Health, Service, WeightOrigin
 from mesh.model.table import RealKey
@@ -80,6 +82,9 @@ def _draining(service: Service, endpoint: Endpoint, evidence: DetailedSnapshot) 
     text += ": established connections finish, new ones go elsewhere" if finishing else ": no connection is left"
     if remedy is not None:
         remedy = remedy.format(endpoint.name or endpoint.id)
+    if endpoint.drain is DrainReason.UNREACHABLE:
+        told = statement_of(evidence.observed.problems.get(ProblemPart.PEERS, ()), endpoint.worker)
+        remedy = remedy if told is None else told.remedy
     return Reason(Cause.DRAINING, text, remedy)
 
 

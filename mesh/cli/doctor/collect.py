@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 from mesh.cli.client import AdminClient
 from mesh.cli.doctor.facts import DescribedEngine, DoctorFacts, KernelModule, KernelSetting, ListeningSocket
 from mesh.cli.doctor.rules import DoctorInput, forwards_in_kernel
+from mesh.cluster.cut_off import finding_of
 from mesh.cluster.records.encode import own_prefixes
 from mesh.config import etcd_url
 from mesh.config.labels.parse import parse_labels
@@ -35,6 +36,7 @@ from mesh.host.firewall.direct_access import DirectEndpoint, direct_endpoints
 from mesh.host.firewall.facts import FirewallFacts, read_facts
 from mesh.host.firewall.programs import SystemPrograms
 from mesh.host.sysctl import PROC_SYS, router_settings
+from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.model.service import Endpoint, Name, Scheduler, Transport
 from mesh.sources.compose.files import load_compose_project
@@ -73,6 +75,7 @@ async def examine_host(asked: DoctorInput) -> DoctorFacts:
     socket = settings.source_docker_socket
     described, engine = (None, None) if socket is None else await asyncio.gather(_engine(socket), ask_engine(socket))
     firewall, no_firewall = await _firewall(settings)
+    served_names, told = await asyncio.to_thread(_ask_daemon, settings.admin_listen)
     return DoctorFacts(
         release=os.uname().release,
         no_ipvs=await ipvs.unavailable_reason() if kernel else None,
@@ -94,7 +97,8 @@ async def examine_host(asked: DoctorInput) -> DoctorFacts:
         docker_dns=_docker_dns(),
         clock=_clock(),
         store=await _store(settings),
-        served_names=await asyncio.to_thread(_served_names, settings.admin_listen),
+        served_names=served_names,
+        cut_off=told,
         engine=described if isinstance(described, str) else None,
         described_engine=described if isinstance(described, DescribedEngine) else None,
         systemd=_has_systemd(),
@@ -103,13 +107,17 @@ async def examine_host(asked: DoctorInput) -> DoctorFacts:
     )
 
 
-def _served_names(listen: str) -> frozenset[str]:
-    """Return the names that the running daemon serves, of this version or an earlier one; empty if none answers."""
+def _ask_daemon(listen: str) -> tuple[frozenset[str], tuple[tuple[Code, str, str | None], ...]]:
+    """Return the names that the running daemon serves, of this version or an earlier one, and what it says of workers
+    that are cut off; empty if none answers.
+    """
     try:
         document = json.loads(AdminClient(Namespace(admin=listen, config=None)).ask("/v1/status").body)
-        return frozenset(str(name) for service in document["services"] for name in service["names"])
-    except (MeshError, ValueError, LookupError, TypeError):
-        return frozenset()
+        names = frozenset(str(name) for service in document["services"] for name in service["names"])
+        told = (finding_of(notice["code"], notice["text"]) for notice in document.get("notices", ()))
+        return names, tuple(each for each in told if each is not None)
+    except (MeshError, ValueError, LookupError, TypeError, AttributeError):
+        return frozenset(), ()
 
 
 def _text(path: Path) -> str | None:

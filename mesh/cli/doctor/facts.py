@@ -10,6 +10,7 @@ from enum import StrEnum
 from mesh.host.facts import HostFacts
 from mesh.host.firewall.direct_access import DirectEndpoint
 from mesh.host.firewall.facts import FirewallFacts
+from mesh.model.codes import Code
 from mesh.model.service import Name, Transport
 
 
@@ -110,5 +111,7 @@ class DoctorFacts:
     """The container engine; None if it cannot be used, or if none is configured."""
     served_names: frozenset[str] = frozenset()
     """The routing names that a running daemon serves; empty if none runs."""
+    cut_off: tuple[tuple[Code, str, str | None], ...] = ()
+    """What a running daemon says of workers that are cut off: code, finding and remedy."""
     systemd: bool = True
     """Whether systemd runs this host: Podman runs health checks by its timers."""

@@ -20,6 +20,9 @@ from mesh.model.codes import Code
 from mesh.model.engine_facts import EngineFacts
 from mesh.model.problem import Severity
 
+_RESOLVED = "/etc/systemd/resolved.conf.d/vipmesh.conf"
+_STUB_LISTENERS = ("127.0.0.53", "127.0.0.54")
+"""Where systemd-resolved listens by itself."""
 _OF_SYSTEMD = "AmbientCapabilities={0} in the unit, `cap_add: [{1}]` in Compose, or run as root"
 
 
@@ -109,6 +112,7 @@ def host_findings(host: DoctorFacts, asked: DoctorInput) -> tuple[Finding, ...]:
         _containers,
         _engine,
         _names,
+        _cut_off,
         _clock,
     )
     return tuple(finding for part in parts for finding in part(host, asked))
@@ -282,7 +286,11 @@ def _collide(address: str, other: ListeningSocket) -> bool:
 def _make_room(other: ListeningSocket) -> str:
     """Return how to free the port that another program listens on."""
     if other.program == "systemd-resolved":
-        return "set DNSStubListener=no in /etc/systemd/resolved.conf, then `systemctl restart systemd-resolved`"
+        # resolved.conf(5): its own addresses are the stub's; every other one stands in a DNSStubListenerExtra=.
+        line = f"remove DNSStubListenerExtra={other.address} from /etc/systemd/resolved.conf"
+        if other.address in _STUB_LISTENERS:
+            line = f"write DNSStubListener=no under [Resolve] to {_RESOLVED}"
+        return f"{line}, then `systemctl restart systemd-resolved`"
     if other.program == "dnsmasq":
         return (
             "write bind-dynamic and except-interface=mesh0 to /etc/dnsmasq.conf, or `systemctl disable --now dnsmasq`"
@@ -339,9 +347,22 @@ def _resolver(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
         yield Finding(FindingLevel.OK, "resolver", f"this host asks {host.nameservers[0]} first")
     else:
         found = f"this host asks {', '.join(host.nameservers)}: routing names do not resolve on the host itself"
-        first = asked.settings.dns_listen[0]
-        line = f"put `nameserver {first[0]}` first in /etc/resolv.conf" if first[1] == 53 else None
-        yield Finding(FindingLevel.HINT, "resolver", found, line)
+        yield Finding(FindingLevel.HINT, "resolver", found, _ask_first(host, asked.settings))
+
+
+def _ask_first(host: DoctorFacts, settings: Settings) -> str | None:
+    """Return how to let the host ask the name server; None if it listens where no resolver asks."""
+    address, port = settings.dns_listen[0]
+    if port != 53:
+        return None
+    if host.nameservers[0] in _STUB_LISTENERS:
+        lines = f"`DNS={address}` and `Domains=~{settings.dns_domain}` under [Resolve] to {_RESOLVED}"
+        return f"write {lines}, then `systemctl restart systemd-resolved`"
+    line = f"make `nameserver {address}` the only one in /etc/resolv.conf"
+    if settings.dns_upstream:
+        return line
+    asked = ", ".join(f'"{each}"' for each in host.nameservers if each != address)
+    return f"set [dns] upstream = [{asked}], restart the daemon, and {line}"
 
 
 def _containers(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
@@ -353,7 +374,7 @@ def _containers(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
         line = f'dns_servers = ["{asked.resolver}"] under [containers] in /etc/containers/containers.conf'
         yield Finding(FindingLevel.HINT, "resolver", f"Podman's containers must ask {asked.resolver}", line)
     else:
-        line = f'"dns": ["{asked.resolver}"] in /etc/docker/daemon.json, then `systemctl reload-or-restart docker`'
+        line = f'"dns": ["{asked.resolver}"] in /etc/docker/daemon.json, then `systemctl restart docker`'
         yield Finding(
             FindingLevel.HINT, "resolver", f"Docker does not configure containers to ask {asked.resolver}", line
         )
@@ -404,6 +425,12 @@ def _names(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
             reason, remedy = refusal
             found = f"{reason}; the running daemon serves it, and a new service may not claim it"
             yield Finding(FindingLevel.WARNING, "names", found, remedy)
+
+
+def _cut_off(host: DoctorFacts, _: DoctorInput) -> Iterator[Finding]:
+    """Yield what the running daemon says of workers that are cut off, in its words."""
+    for code, found, mend in host.cut_off:
+        yield Finding(FindingLevel.WARNING, "cluster", found, mend, code)
 
 
 def _about_firewall(engine: EngineFacts | None) -> str:

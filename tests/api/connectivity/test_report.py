@@ -75,7 +75,7 @@ def test_a_client_that_is_not_set_up_to_ask_the_mesh_does_not_count() -> None:
     assert container.remedy is not None
     assert '"dns": ["10.112.0.1"] in /etc/docker/daemon.json' in container.remedy
     host = make_row("host", NAME, missing, PLAN, resolves=True)
-    assert host.remedy == "put `nameserver 10.112.0.1` first in /etc/resolv.conf"
+    assert host.remedy == "set [dns] upstream, and make `nameserver 10.112.0.1` the only one in /etc/resolv.conf"
 
 
 @pytest.mark.parametrize(

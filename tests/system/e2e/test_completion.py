@@ -122,7 +122,14 @@ async def test_bash_completes_names_of_the_running_daemon(on_path: str, tmp_path
         assert services <= await bash(line.format("test", "''"), tmp_path)
         assert services | endpoints <= await bash(line.format("explain", "''"), tmp_path)
         assert await bash(line.format("drain", "''"), tmp_path) == endpoints
-        assert workers <= await bash(line.format("events", "''"), tmp_path)
+        for verb in ("events", "status", "explain"):
+            assert services | endpoints <= await bash(line.format(verb, "''"), tmp_path), verb
+        for verb in ("events", "status", "workers remove"):
+            assert workers <= await bash(line.format(verb, "''"), tmp_path), verb
+        for verb in ("events", "status", "explain"):
+            assert workers == await bash(line.format(verb, "--worker ''"), tmp_path), verb
+        assert await bash(line.format("weight", "''"), tmp_path) == endpoints
+        assert not await bash(line.format(f"weight {min(endpoints)}", "''"), tmp_path), "a weight is no name"
         one = min(services)
         assert one in await bash(line.format("explain", one[:-2]), tmp_path)
 

@@ -135,3 +135,25 @@ async def test_users_that_etcd_begins_to_require_are_reported(
         assert "[VM402]" in shown
         server.ctl("auth", "disable")
         await eventually(lambda: status(admin), lambda s: not s["frozen"])
+
+
+async def test_a_worker_without_etcd_says_one_thing_everywhere(
+    server: EtcdServer, settings: Path, tmp_path: Path
+) -> None:
+    admin = f"unix://{tmp_path}/run/admin.sock"
+    async with vipmesh("run", "-c", str(settings)) as daemon:
+        await daemon.line("data plane userspace")
+        await eventually(lambda: status(admin), lambda s: bool(s["services"] and s["services"][0]["vip"]))
+        server.stop()
+        shown = await eventually(lambda: status(admin), lambda s: bool(s["frozen"]))
+        (line,) = shown["frozen"]
+        assert "; this worker is cut off from etcd: VIPs, names and endpoints stay as they were read last" in line
+        for verb in (("status",), ("workers",), ("explain", "web.shop.test"), ("explain", "nobody"), ("doctor",)):
+            where = ("-c", str(settings)) if verb == ("doctor",) else ("--admin", admin)
+            _, output = await call(*VIPMESH, *verb, *where)
+            assert line in output, verb
+        events = await eventually(
+            lambda: call(*VIPMESH, "events", "--admin", admin), lambda told: "is cut off from etcd" in told[1]
+        )
+        assert line in events[1]
+        assert await daemon.end() == 0

@@ -6,15 +6,20 @@ While the store is out of reach the newest records wait; only those are written 
 import asyncio
 from collections.abc import Mapping
 
+from mesh.cluster.departed import RETENTION
 from mesh.cluster.name_guard import NameGuard
 from mesh.cluster.records.decode import record_key
 from mesh.cluster.records.encode import build_view, encode_verdict, own_prefixes
 from mesh.cluster.store_writes import RETRY, StoreWrites
+from mesh.model.part import DaemonPart
 from mesh.model.service import Endpoint, EndpointKey, Health, same_run
 from mesh.model.view import HealthReport
 from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.util.backoff import Backoff
+from mesh.util.bulkhead import Bulkhead
 from mesh.util.pacing import PacedSignal
+
+bulkhead = Bulkhead(DaemonPart.CLUSTER)
 
 REST, LONGEST_REST = 1.0, 1.0
 """The pause before the next write, as a multiple of the last one's duration, and its maximum in seconds."""
@@ -23,7 +28,7 @@ REST, LONGEST_REST = 1.0, 1.0
 class RecordPublisher:
     """Writes the records under this worker's lease. `offer` and `judge` may be called again with the same arguments."""
 
-    # 13 attributes: four parts that it drives, and what each kind of record is made from. One write has all of them.
+    # 14 attributes: four parts that it drives, and what each kind of record is made from. One write has all of them.
 
     def __init__(
         self, worker: str, store: Store, daemon: Mapping[str, bytes], guard: NameGuard, writes: StoreWrites
@@ -45,6 +50,8 @@ class RecordPublisher:
         """The run of each offered endpoint, by ID."""
         self._former: Mapping[str, bytes] = {}
         """The own records that the store, or else the saved view, held at the start."""
+        self._are_retained = False
+        """Whether the other workers may still retain the endpoints of the earlier run."""
         self._reports: Mapping[EndpointKey, HealthReport] | None = None
         """Health by this worker's probes; None until probing has begun: the verdicts of an earlier run stay until then.
         """
@@ -81,6 +88,9 @@ class RecordPublisher:
             digest = record_key("workers", self._worker, "digest")
             if not self._described and digest in self._former:
                 self._described = {digest: self._former[digest]}
+            self._are_retained = bool(self._former.keys() - {digest, *self._daemon})
+            if self._are_retained:
+                asyncio.get_running_loop().call_later(RETENTION, bulkhead.callback(self._end_retention))
         was_contested = self._guard.is_contested
         self._guard.follow(snapshot.records)
         if was_contested and not self._guard.is_contested:
@@ -131,11 +141,14 @@ class RecordPublisher:
     def _records(self) -> dict[str, bytes] | None:
         """All records that belong under this worker's lease; None while that is not known.
 
-        A worker whose sources have not answered registers its daemon alone, unless an earlier run has left more.
+        A worker whose sources have not answered registers its daemon alone, unless an earlier run has left more: while
+        the others retain its endpoints, a registration without them would take them out of traffic.
         """
         if self._snapshot is None:
             return None
         if self._offered is None:
+            if self._are_retained:
+                return None
             alone = {**self._described, **self._daemon}
             own = own_prefixes(self._worker)
             others = (key for key in self._snapshot.records if key.startswith(own) and key not in alone)
@@ -149,6 +162,10 @@ class RecordPublisher:
                 if health is not Health.STARTING and (key[0] != self._worker or self._runs_still(key[1], run))
             )
         return {**self._offered, **reports, **self._described, **self._daemon}
+
+    def _end_retention(self) -> None:
+        self._are_retained = False
+        self._due.set()
 
     def _runs_still(self, id: str, run: str | None) -> bool:
         """Whether the endpoint is offered and its process is the one that was probed."""

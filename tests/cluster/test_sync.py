@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 import pytest
+from typing_extensions import override
 
 from mesh.cluster.claims import ClaimRequest, plan_claims
+from mesh.cluster.departed import RETENTION
 from mesh.cluster.endpoint_authority import EndpointAuthority
 from mesh.cluster.records.encode import build_view, encode_service_claim, encode_vip_claim, own_prefixes
 from mesh.cluster.sync import ClusterSync
@@ -21,11 +23,26 @@ from mesh.model.problem import Problem
 from mesh.model.service import Endpoint, Health
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView, HealthReport
-from mesh.store import StoreError
+from mesh.store import StoreError, StoreSnapshot
 from mesh.testing.store import MemoryCluster, MemoryStore
 from tests.builders import SMALL_POOL, service
 
 pytestmark = pytest.mark.looptime
+
+
+class RestartedStore(MemoryStore):
+    """A store whose first snapshot has the records that an earlier run left in the saved view."""
+
+    def __init__(self, cluster: MemoryCluster, worker: str, saved: Mapping[str, bytes]) -> None:
+        super().__init__(cluster, worker)
+        self._saved = saved
+
+    @override
+    async def watch(self) -> AsyncIterator[StoreSnapshot]:
+        saved = self._saved
+        async for snapshot in super().watch():
+            yield replace(snapshot, saved=saved)
+            saved = {}
 
 
 @dataclass
@@ -36,12 +53,14 @@ class Worker:
     name: str
     journal: LoopConditions = field(default_factory=LoopConditions)
     views: list[ClusterView] = field(default_factory=list)
+    saved: Mapping[str, bytes] = field(default_factory=dict)
+    """The records that an earlier run left in the saved view."""
     met: set[str] = field(default_factory=set)
     """Workers that answer it."""
 
     def __post_init__(self) -> None:
         listens = RealKey(f"10.1.0.{self.name[1:]}", 9781)
-        store = MemoryStore(self.cluster, self.name)
+        store = RestartedStore(self.cluster, self.name, self.saved)
         self.share = ClusterSync(
             self.name,
             store,
@@ -306,6 +325,28 @@ async def test_what_an_earlier_run_registered_stays_until_the_sources_have_answe
         again.offers()
         await asyncio.sleep(5)
         assert again.seen == []
+
+
+async def test_a_restart_after_the_lease_has_ended_leaves_its_endpoints_to_the_others(cluster: MemoryCluster) -> None:
+    """As after an update that took longer than the lease, while the engine does not answer yet."""
+    async with Worker(cluster, "w2", met={"w1"}).running() as other:
+        async with Worker(cluster, "w1").running() as one:
+            one.offers("a")
+            await asyncio.sleep(1)
+            left = cluster.records
+        cluster.expire("w1")
+        await asyncio.sleep(1)
+        assert other.seen == [("w1", "a")], "its containers run"
+        saved = {key: value for key, value in left.items() if key.startswith("workers/w1/")}
+        async with Worker(cluster, "w1", saved=saved).running(patient=True) as again:
+            await asyncio.sleep(RETENTION - 2)
+            assert other.seen == [("w1", "a")], "nobody knows yet that it does not run"
+            await asyncio.sleep(5)
+            assert other.seen == []
+            assert other.views[-1].workers == {"w1", "w2"}
+            again.offers("a")
+            await asyncio.sleep(1)
+            assert other.seen == [("w1", "a")]
 
 
 async def test_workers_know_the_digests_of_the_others(cluster: MemoryCluster) -> None:

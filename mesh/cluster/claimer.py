@@ -72,7 +72,10 @@ class Claimer:
         """Owners of the services that this worker runs."""
         self._names: frozenset[Name] = frozenset()
         """Names of the services that this worker runs."""
-        self._view = ClusterView()
+        self._view: ClusterView | None = None
+        """The newest view; None before the first one. Without it nothing is claimed: the claims that the store has are
+        not known.
+        """
         self._granted_for: tuple[tuple[Service, ...], Claims] | None = None
         """The services and claims for which every wish was granted; None if they must be claimed again."""
         self._lost: tuple[Claims, Mapping[str, bytes]] | None = None
@@ -144,7 +147,7 @@ class Claimer:
                 # Comes before new claims: a new claim might take what another service held.
                 await self._restore()
                 await self._put_back()
-                if (seen.services, seen.claims) != self._granted_for:
+                if seen is not None and (seen.services, seen.claims) != self._granted_for:
                     await self._claim(seen)
             except StoreError as error:
                 self._writes.failed("claims", error)
@@ -181,7 +184,7 @@ class Claimer:
         self._look_later()
 
     def _learn(self) -> None:
-        if self._snapshot is not None and self._lost is None:
+        if self._snapshot is not None and self._lost is None and self._view is not None:
             self._guard.learn(self._view.services, self._view.claims, self._snapshot.records)
 
     async def _put_back(self) -> None:

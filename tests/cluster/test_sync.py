@@ -10,10 +10,12 @@ import msgspec
 import pytest
 from typing_extensions import override
 
+from mesh.cluster.claimer import Claimer
 from mesh.cluster.claims import ClaimRequest, plan_claims
 from mesh.cluster.departed import RETENTION
 from mesh.cluster.endpoint_authority import EndpointAuthority
 from mesh.cluster.records.encode import build_view, encode_service_claim, encode_vip_claim, own_prefixes
+from mesh.cluster.store_writes import StoreWrites
 from mesh.cluster.sync import ClusterSync
 from mesh.cluster.view_assembler import GRACE
 from mesh.control.conditions import LoopConditions
@@ -304,6 +306,29 @@ async def test_the_first_view_waits_for_the_sources_if_the_former_registration_i
         one.offers("a")
         await asyncio.sleep(1)
         assert one.seen == [("w1", "a")]
+
+
+async def test_nothing_is_claimed_before_the_first_view(cluster: MemoryCluster) -> None:
+    """Else what the store has is not known: names from before the rule for names would count as new ones."""
+    decided: list[ClusterView] = []
+    store = MemoryStore(cluster, "w1")
+
+    def decide(seen: ClusterView) -> tuple[tuple[ClaimRequest, ...], tuple[Problem, ...]]:
+        decided.append(seen)
+        return (), ()
+
+    reports = LoopConditions()
+    claimer = Claimer(store, decide, reports, StoreWrites(reports))
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(claimer.run())
+        claimer.offer((service(),))
+        claimer.reconsider()
+        await asyncio.sleep(10)
+        assert decided == []
+        claimer.follow(ClusterView((service(),)))
+        await asyncio.sleep(1)
+        assert [view.services for view in decided] == [(service(),)]
+        task.cancel()
 
 
 async def test_a_worker_whose_sources_have_not_answered_registers_its_daemon(cluster: MemoryCluster) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections.abc import Mapping
 
 import pytest
 
@@ -25,6 +26,18 @@ PUBLISHED = VirtualKey("10.1.0.1", 30080, Transport.TCP)
 
 async def opened(plane: DataPlane, key: VirtualKey = WEB_KEY) -> int:
     return (await plane.traffic())[key].connections
+
+
+async def settled(plane: DataPlane) -> Mapping[VirtualKey, TrafficCounters]:
+    """The counters once the last packets of closed connections are counted, too."""
+    before = await plane.traffic()
+    async with asyncio.timeout(30):
+        while True:
+            await asyncio.sleep(0.3)  # nothing tells that no packet follows
+            now = await plane.traffic()
+            if now == before:
+                return now
+            before = now
 
 
 async def test_no_change_of_a_service_resets_its_counters(lab: Lab, servers: Servers, plane: NftablesDataPlane) -> None:
@@ -73,7 +86,7 @@ async def test_a_daemon_that_starts_adopts_the_counters(
     await servers.start("a")
     await want(plane, behind(WEB_KEY, A))
     assert await ask_tcp(lab, WEB_KEY) == "a"
-    before = await plane.traffic()
+    before = await settled(plane)
     later = NftablesDataPlane(POOL, interface)
     try:
         assert await later.traffic() == before

@@ -89,9 +89,10 @@ class Lab:
         )
 
     async def health(self) -> dict[str, str]:
-        """The health of each endpoint by its address."""
-        (service,) = (await status(self.admin))["services"]
-        return {each["address"].partition(":")[0]: each["health"] for each in service["endpoints"]}
+        """The health of each endpoint by its address; empty before the service is known."""
+        services = (await status(self.admin))["services"]
+        endpoints = (each for service in services for each in service["endpoints"])
+        return {each["address"].partition(":")[0]: each["health"] for each in endpoints}
 
     async def vip(self) -> str:
         (service,) = (await status(self.admin))["services"]

@@ -77,7 +77,8 @@ async def test_an_isolated_worker_serves_reachable_endpoints_and_healing_causes_
             here = [Way("3a", vip, LISTEN), Way("w3", third.address, PUBLISHED)]
             there = [Way("client", first.address, PUBLISHED), Way("2a", vip, LISTEN)]
             async with load(lab, [*here, *there]) as counted:
-                await eventually(third.status, lambda s: any("this worker: it may be cut off" in p for p in s["problems"]))
+                cut = "this worker: it may be cut off"
+                await eventually(third.status, lambda s: any(cut in problem for problem in s["problems"]))
                 await eventually(third.status, lambda s: any("since 20" in line for line in s["frozen"]))
                 assert await third.resolve() == vip
                 await eventually(lambda: lease_of("w3", server), lambda lease: lease == 0)

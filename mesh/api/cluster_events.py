@@ -72,7 +72,7 @@ class ClusterEventsDocument:
 
 
 class WorkerAnswer(NamedTuple):
-    """What a worker has answered, and how that went."""
+    """The events of one worker, and the result of the request for them."""
 
     asked: AskedWorker
     events: tuple[KeptEvent, ...] = ()

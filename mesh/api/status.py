@@ -19,14 +19,14 @@ from mesh.model.view import ClusterView
 
 
 class StatusDetail(Enum):
-    """How much of what changes all the time a status has."""
+    """The amount of constantly changing figures in a status."""
 
     EVENTS = "events"
-    """Nothing of it, so that two statuses differ only where something has happened."""
+    """None, so that two statuses differ only where something has happened."""
     TABLE = "table"
     """The time of each endpoint's last check, and the connections."""
     FULL = "full"
-    """That, the last verdicts on each endpoint, and the counts of the prober."""
+    """As `TABLE`, with the last verdicts on each endpoint and the counts of the prober."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +162,10 @@ class WorkerStatus:
 
 @dataclass(frozen=True, slots=True)
 class LiveFigures:
-    """What is known beside the view and the health. Begins empty, as in tests and events."""
+    """Figures beside the view and the health. Events have none of them."""
 
     programmed: Table | None = None
-    """What the last pass has left in the data plane; None: what was planned."""
+    """The table that the last pass has left in the data plane; None stands for the planned one."""
     since: Mapping[EndpointKey, float] = field(default_factory=dict)
     """Since when each endpoint is in its state, in seconds since 1970."""
     connections: Mapping[VirtualKey, Mapping[RealKey, int]] | None = None

@@ -68,7 +68,7 @@ class WorkerRemovalDocument:
     revoked: str | None
     """The file that lists its certificate as revoked; None if it was not revoked where the command runs."""
     lines: tuple[str, ...]
-    """What is left to type."""
+    """The lines that the operator has to type afterwards."""
     error: str | None = None
     """Why its certificate could not be revoked; None if it was, or if there are no certificates."""
     code: str | None = None

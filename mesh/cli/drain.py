@@ -45,7 +45,7 @@ _BEGUN = {
 
 @dataclass(slots=True)
 class ActionRun:
-    """What became of one verb."""
+    """The result of one verb."""
 
     done: list[str] = field(default_factory=list)
     error: str | None = None

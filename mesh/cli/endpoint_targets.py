@@ -16,7 +16,7 @@ class EndpointTarget(NamedTuple):
     """An endpoint that a verb is about."""
 
     name: str
-    """What its worker is asked about: the name or ID of a container, or the ID of an endpoint."""
+    """The name or ID of a container, or the ID of an endpoint, for the request to its worker."""
     worker: str
 
     @property
@@ -27,7 +27,7 @@ class EndpointTarget(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClusterDirectory:
-    """Who runs what, as far as one worker knows it."""
+    """The endpoints of each worker, as one worker knows them."""
 
     worker: str
     """The worker that was asked."""

@@ -16,7 +16,7 @@ _MAX_COLUMN = 32
 
 
 class EventsNote(NamedTuple):
-    """What the reader must know of a document of events."""
+    """A note on a document of events: a worker that is left out, or whose clock differs."""
 
     text: str
     code: str | None

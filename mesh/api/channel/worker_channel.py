@@ -34,7 +34,7 @@ class ChannelReply:
 
 
 class ChannelDirectory(Protocol):
-    """What the store says of the other workers. It may be wrong: who answers shows who he is."""
+    """The addresses that the other workers published in the store. They are not trusted: the certificate decides."""
 
     def others(self) -> Collection[str]:
         """Return the names of the other workers of the cluster."""

@@ -1627,6 +1627,31 @@ class Code(Enum):
         The finding has the line that does; [Firewall](firewall.md) explains it.
         """,
     )
+    FLEET_UNAVAILABLE = (
+        "VM901",
+        "The engine does not answer for the fleet",
+        """
+        The engine of this worker is no manager of a swarm, has no quorum, or did not answer in time; the message says
+        which. Nothing was changed. Containers go on running, and the mesh goes on routing to them. `docker node ls` on
+        a manager shows which managers are reachable.
+        """,
+    )
+    FLEET_REFUSED = (
+        "VM902",
+        "The engine refuses a request",
+        """
+        The message has the engine's own reason. Nothing was changed by this request; what was done before it stays.
+        """,
+    )
+    FLEET_CONFLICT = (
+        "VM903",
+        "Somebody else changed the same service or worker meanwhile",
+        """
+        A change names the version of the service or worker that it was planned on. Another deploy, another worker or a
+        command of the engine was faster, or the name is taken. Nothing was overwritten. Type the command again: it
+        plans on what is there now.
+        """,
+    )
 
 
 _SECTIONS = (
@@ -1642,6 +1667,7 @@ _SECTIONS = (
     ("VM771", "Resources of the worker"),
     ("VM780", "Events"),
     ("VM801", "doctor"),
+    ("VM901", "Stacks"),
 )
 """The first code of each section of the page, and the heading of the section."""
 
@@ -1665,6 +1691,7 @@ NAME` shows its effect on a request. `vipmesh status` lists the current conditio
 | [VM6xx](#name-server-and-admin-api) | the name server, the admin API |
 | [VM7xx](#log) | the log, internal errors, [resources](#resources-of-the-worker), [events](#events) |
 | [VM8xx](#doctor) | what `vipmesh doctor` finds |
+| [VM9xx](#stacks) | stacks, releases, autoscaling and collected logs |
 """
 
 

@@ -1,0 +1,1 @@
+"""Stacks, releases, autoscaling and logs: the platform on top of the mesh."""

@@ -1,0 +1,1 @@
+"""The fleet: the engines that run the containers of services, as one."""

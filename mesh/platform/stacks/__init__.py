@@ -1,0 +1,1 @@
+"""Stacks: what compose files and labels want, and the steps that lead there."""

@@ -85,14 +85,18 @@ class ClaimGuard:
         """By key."""
         self._rewritten: dict[str, _Rewriting] = {}
         """By key; the ones that were put back lately, too."""
+        self._learned: tuple[object, object] | None = None
+        """The services and claims of the view of which everything is known; None if something is to be learned."""
 
     def forget(self) -> None:
         """Forget all claims: what the store holds now counts."""
+        self._learned = None
         self._held = {}
         self._rewritten = {}
 
     def offer(self, services: Iterable[Service]) -> None:
         """Replace the services that this worker runs."""
+        self._learned = None
         self._services = {service.owner: service for service in services}
         self._drop_undeclared()
 
@@ -104,6 +108,10 @@ class ClaimGuard:
         """Take the services and claims of the newest view. What the newest `records` of the store do not say is not
         learned.
         """
+        # Most views differ in endpoints and verdicts alone.
+        if self._learned is not None and self._learned[0] is services and self._learned[1] is claims:
+            return
+        self._learned = services, claims
         self._counting = {service.owner: service for service in services if service.owner in self._services}
         self._drop_undeclared()
         for key, owner, name, fact in self._own_claims(claims):
@@ -115,6 +123,8 @@ class ClaimGuard:
             is_held = by_name in records and decode_record(by_name, records[by_name]) == NameClaim(name, owner)
             if there is not None and decode_record(key, there) == fact and (is_held or isinstance(fact, NameClaim)):
                 self._held[key] = _HeldClaim(owner, name, fact, there)
+            else:
+                self._learned = None  # the records that say so are still to come
 
     def follow(self, records: Mapping[str, bytes], changed: Iterable[str] | None, now: float) -> None:
         """Take the newest records; `changed` are the keys that may differ from the last ones, None: any of them."""
@@ -165,6 +175,7 @@ class ClaimGuard:
 
     def _drop(self, key: str, claim: _HeldClaim) -> None:
         """Forget a claim; with the first name of a service, its VIP and ports too, which belong to that name."""
+        self._learned = None
         gone = {key}
         if isinstance(claim.fact, NameClaim) and claim.fact.name == claim.name:
             gone |= {other for other, each in self._held.items() if each.owner == claim.owner and _is_of_name(each)}

@@ -72,6 +72,21 @@ def test_any_rewriting_of_any_record_is_recognised_and_put_back(key: str, value:
     assert guard.problems() == ()
 
 
+def test_what_the_records_do_not_say_yet_is_learned_from_the_same_view_later() -> None:
+    """Claims are looked at anew for each view until all are known; a view that differs in verdicts is the same one."""
+    guard, services, claims = ClaimGuard(), (SERVICE,), build_view(RECORDS)[0].claims
+    guard.offer(services)
+    guard.learn(services, claims, {key: value for key, value in RECORDS.items() if key != PORT})
+    for key in RECORDS:
+        guard.follow(changed(key, None), {key}, 1)
+        assert bool(guard.contested) is (key != PORT)
+        guard.follow(RECORDS, {key}, 1)
+    guard.learn(services, claims, RECORDS)
+    guard.learn(services, claims, {})
+    guard.follow(changed(PORT, None), {PORT}, 2)
+    assert guard.contested == {"shop/web"}
+
+
 def test_the_pauses_double_up_to_the_longest_one() -> None:
     guard, now = learned(), 0.0
     times: list[float] = []

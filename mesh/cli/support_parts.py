@@ -32,7 +32,7 @@ MAX_PART_BYTES = 8 << 20
 """The most bytes of one part; the rest is left out."""
 _PATIENCE = 20.0
 """Seconds that a part may take."""
-_TABLES = ("vipmesh_lb", "vipmesh_count", "vipmesh", "vipmesh_forward", "vipmesh_watch")
+_TABLES = ("vipmesh_lb", "vipmesh_count", "vipmesh", "vipmesh_forward", "vipmesh_watch", "vipmesh_hold")
 """Our tables in nftables."""
 
 

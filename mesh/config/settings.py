@@ -161,6 +161,17 @@ class Settings:
             )
         }
     )
+    dataplane_hold: int = field(
+        metadata={
+            "dataplane.hold": Setting(
+                values.number_parser(0, 60),
+                10,
+                "a number of seconds such as 10, or 0",
+                "seconds that new connections wait while the container engine restarts and nothing else serves; "
+                "0: they are refused",
+            )
+        }
+    )
     dataplane_local_networks: tuple[Network, ...] = field(
         metadata={
             "dataplane.local_networks": Setting(

@@ -13,6 +13,7 @@ from mesh.control.arrival import ArrivalTracker
 from mesh.control.arrival_watcher import ArrivalWatcher, PassiveSources
 from mesh.control.cluster_follower import ClusterFollower, PeerDirectory
 from mesh.control.conditions import LoopConditions
+from mesh.control.connection_holds import ConnectionHolder, ConnectionHolds
 from mesh.control.context import ClusterState, LoopContext, OwnEndpoints
 from mesh.control.digest_publisher import DigestPublisher
 from mesh.control.drain_requests import DrainRequests
@@ -48,7 +49,7 @@ from mesh.util.offload import compute
 class LoopParts:
     """The parts that a control loop joins, one for each technology that a worker consists of."""
 
-    # 15 fields: one for each technology that a worker consists of; the code that starts a worker names each of them.
+    # 16 fields: one for each technology that a worker consists of; the code that starts a worker names each of them.
     host: HostNetwork
     sources: Sequence[Source]
     store: Store
@@ -62,6 +63,8 @@ class LoopParts:
     """Host settings that this worker's endpoints depend on; None if there are none."""
     firewall: Firewall | None = None
     """The firewall of this host; None if the worker depends on none."""
+    holder: ConnectionHolder | None = None
+    """Where new connections wait while the engine restarts. None if they are refused then."""
     listening: Callable[[], Awaitable[Collection[tuple[Transport, int]]]] | None = None
     """Reads the ports that programs on this worker listen on. None if the data plane detects conflicts by itself."""
     passive: PassiveSources | None = None
@@ -163,7 +166,9 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     data_plane_sync = DataPlaneSync(
         parts.plane, parts.publish, conditions, stats, audit=AUDIT, drain_timeout=config.drain_timeout
     )
-    upkeep, ports = UpkeepRunner(parts.upkeep, firewall, conditions, AUDIT), PortGuard(parts.listening, conditions)
+    holds = ConnectionHolds(parts.holder, config.hold, lambda: bool(sources.frozen()))
+    upkeep = UpkeepRunner(parts.upkeep, firewall, holds, conditions, AUDIT)
+    ports = PortGuard(parts.listening, conditions)
     runner = PassRunner(
         data_plane_sync,
         upkeep=upkeep,

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from mesh.control.conditions import LoopConditions
+from mesh.control.connection_holds import ConnectionHolds
 from mesh.control.context import ClusterState, OwnEndpoints
 from mesh.control.ports import EndpointUpkeep, Firewall, HostNetwork, HostUpkeep
 from mesh.host import HostError
@@ -140,11 +141,18 @@ class UpkeepRunner:
     """Checks kernel settings and source NAT once per audit, and whenever addresses or claims have changed."""
 
     def __init__(
-        self, settings: Sequence[HostUpkeep], firewall: FirewallRunner, conditions: LoopConditions, audit: float
+        self,
+        settings: Sequence[HostUpkeep],
+        firewall: FirewallRunner,
+        holds: ConnectionHolds,
+        conditions: LoopConditions,
+        audit: float,
     ) -> None:
         """`audit`: seconds between two audits."""
         self.firewall = firewall
         """Works beside the passes, in a task of its own."""
+        self.holds = holds
+        """Where new connections wait while the engine restarts."""
         self._settings = settings
         self._conditions = conditions
         self._audit = audit

@@ -22,7 +22,7 @@ from mesh.model.claims import Claims
 from mesh.model.eligibility import vip_of
 from mesh.model.part import DaemonPart, FrozenPart, ProblemPart
 from mesh.model.service import Address, Name, Transport
-from mesh.model.table import RealKey, Table
+from mesh.model.table import RealKey, Table, VirtualKey
 from mesh.model.view import ClusterView
 from mesh.util.bulkhead import Bulkhead
 from mesh.util.offload import compute
@@ -143,6 +143,11 @@ class PassRunner:
         return {name: part.vip for name, part in self._data_plane_sync.names.items()}
 
     @property
+    def held(self) -> frozenset[VirtualKey]:
+        """The virtual servers without an endpoint whose new connections wait for one."""
+        return self._upkeep.holds.held
+
+    @property
     def left(self) -> Table:
         """The table that the last pass has left in the data plane."""
         return self._data_plane_sync.left
@@ -192,6 +197,8 @@ class PassRunner:
         planned = await compute(planning_effort(view, self.plan), planning)
         for owner, error in planned.broken.items():
             bulkhead.caught(f"plan of service {owner}", error)
+        holds = self._upkeep.holds
+        await holds.before_pass(self.left, self.plan, planned)
         try:
             failures = await self._data_plane_sync.program(planned)
         except DataPlaneError as error:
@@ -202,6 +209,7 @@ class PassRunner:
         self._failed_newly = not set(failures) <= set(self._conditions.failures)
         self.plan = planned
         self._conditions.set_failures(failures)
+        await holds.after_pass(self.left)
         self._pool.bound(planned.table.vips - _not_bound(failures))
         self._drains.passed(view, self._data_plane_sync.left, self._data_plane_sync.connections_left)
         self._stats.passes += 1

@@ -159,3 +159,5 @@ class WorkerConfig:
     """Which routing names services may have."""
     claims: ClaimLimits = field(default_factory=ClaimLimits)
     """How long claims stay with holders that do not declare them."""
+    hold: float = 0.0
+    """Seconds that new connections wait while the engine restarts; 0: they are refused."""

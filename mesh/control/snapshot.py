@@ -18,7 +18,7 @@ from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart
 from mesh.model.problem import Problem
 from mesh.model.service import Address, EndpointKey, Health, Instance, Name, Transport
-from mesh.model.table import RealKey, Table
+from mesh.model.table import RealKey, Table, VirtualKey
 from mesh.model.view import ClusterView
 
 
@@ -81,6 +81,8 @@ class WorkerSnapshot:
     """When each other worker answered a ping last, in seconds since 1970."""
     since: Mapping[EndpointKey, float] = field(default_factory=dict)
     """Since when this worker has seen each endpoint in its state, in seconds since 1970."""
+    held: frozenset[VirtualKey] = frozenset()
+    """The virtual servers without an endpoint whose new connections wait for one."""
 
     @property
     def size(self) -> int:

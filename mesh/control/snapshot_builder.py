@@ -80,6 +80,7 @@ class SnapshotBuilder:
             None if runner.plan is None else runner.left,
             *self._peers.seen(),
             tracker.since,
+            runner.held,
         )
 
     def evidence(self) -> DetailedSnapshot:

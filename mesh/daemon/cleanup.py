@@ -23,6 +23,7 @@ from mesh.host.addresses import worker_addresses
 from mesh.host.firewall.programs import SystemPrograms
 from mesh.host.firewall.upkeep import remove_opening
 from mesh.host.hairpin import HairpinPorts
+from mesh.host.held_connections import HeldConnections
 from mesh.host.masquerade import Masquerade
 from mesh.host.request_counts import RequestCounter
 from mesh.host.vip_interface import MeshInterface
@@ -65,6 +66,7 @@ async def teardown(settings: Settings) -> tuple[list[str], list[CodedText]]:
         removed += await Masquerade(settings.vip_pool).remove()
         removed += await HairpinPorts(settings.vip_pool.version).remove()
         removed += await RequestCounter(settings.vip_pool).remove()
+        removed += await HeldConnections().remove()
         closed, refusals = await remove_opening(SystemPrograms())
         removed += closed
         failed += [refusal.coded for refusal in refusals]

@@ -70,6 +70,7 @@ from mesh.host.firewall.isolation import NetworkIsolation
 from mesh.host.firewall.programs import SystemPrograms
 from mesh.host.firewall.upkeep import FirewallUpkeep
 from mesh.host.hairpin import HairpinPorts
+from mesh.host.held_connections import HeldConnections
 from mesh.host.host_problems import host_problems
 from mesh.host.listeners import listening_ports
 from mesh.host.local_networks import read_local_networks
@@ -204,6 +205,7 @@ async def run_daemon(
                 upkeep=[*_upkeep(settings, plane, published, stack), *handovers],
                 endpoint_upkeep=HairpinPorts(settings.vip_pool.version) if plane.forwards_in_kernel else None,
                 firewall=_firewall(settings, plane, isolation),
+                holder=HeldConnections() if plane.forwards_in_kernel else None,
                 listening=listening_ports if plane.forwards_in_kernel else None,
                 passive=_passive_sources(settings, plane),
                 facts=HostFactSources(
@@ -622,6 +624,7 @@ def _worker_config(settings: Settings, resolver: Address | None, peers: PeerEndp
         pool=settings.vip_pool,
         publish=settings.publish_ports,
         drain_timeout=settings.dataplane_drain_timeout,
+        hold=settings.dataplane_hold,
         resolver=resolver,
         listens=peers.listens,
         admin=admin_address(settings, peers),

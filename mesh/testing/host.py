@@ -1,11 +1,12 @@
 """A worker's network whose addresses, facts and connections a test sets."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 
 from typing_extensions import override
 
 from mesh.control.arrival_watcher import FlowSource
+from mesh.control.connection_holds import ConnectionHolder
 from mesh.control.ports import HostFactSource, HostNetwork
 from mesh.dataplane import DataPlaneError
 from mesh.dataplane.client_flows import ClientFlow
@@ -88,3 +89,18 @@ class FakeFlows(FlowSource):
     @override
     async def all_to(self, keys: Collection[VirtualKey]) -> Sequence[ClientFlow]:
         return [flow for flow in self.seen if flow.key.virtual in keys]
+
+
+class FakeConnectionHolder(ConnectionHolder):
+    """Implements `ConnectionHolder`: remembers what is held, or refuses with the error that a test sets."""
+
+    def __init__(self) -> None:
+        self.held: Mapping[VirtualKey, int] = {}
+        """Seconds by virtual server, as told last."""
+        self.error: HostError | None = None
+
+    @override
+    async def keep(self, held: Mapping[VirtualKey, int]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.held = dict(held)

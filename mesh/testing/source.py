@@ -32,6 +32,10 @@ class FakeSource(Source):
         """Report trouble, as a source does that no longer answers; the last list stays in force."""
         self._trouble = CodedText(why, Code.COMPOSE_NOT_YAML)
 
+    def see_in_silence(self, instances: Sequence[Instance]) -> None:
+        """Yield these instances as the next list while the source goes on not to answer: what the host shows."""
+        self._lists.put_nowait((tuple(sorted(instances, key=lambda i: i.id)), ()))
+
     @override
     async def watch(self) -> AsyncIterator[tuple[tuple[Instance, ...], tuple[Problem, ...]]]:
         while True:

@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from mesh.config.values import Network
 from mesh.control.assembly import LoopParts, control_loop
+from mesh.control.connection_holds import ConnectionHolder
 from mesh.control.context import ClusterState, LoopContext
 from mesh.control.ports import WorkerConfig
 from mesh.control.service_plan import ServicePlan
@@ -96,6 +97,8 @@ class WorkerBed:
     """The ports for `publish: auto`."""
     drain_timeout: float = 30.0
     """Seconds that connections have to finish."""
+    hold: float = 0.0
+    """Seconds that new connections wait while an engine restarts."""
     probe_floor: int = 0
     """Per cent of a service's endpoints that stay in traffic despite failing probes (`[probes] floor`).
 
@@ -114,9 +117,10 @@ class FakeWorker:
         *,
         plane: FakeDataPlane | None = None,
         admin: RealKey | None = None,
+        holder: ConnectionHolder | None = None,
         publish: Callable[[Mapping[Name, ServicePlan]], None] = lambda _: None,
     ) -> None:
-        """`admin` is where it says that its admin API is."""
+        """`admin` is where it says that its admin API is; `holder` is where connections wait, None for nowhere."""
         self.name = name
         self.store = store
         self.plane = plane or FakeDataPlane()
@@ -125,7 +129,14 @@ class FakeWorker:
         self.probes = FakeProber(context.events.wake.set)
         self.loop = control_loop(
             WorkerConfig(
-                name, "mesh.internal", field.pool, field.ports, field.drain_timeout, field.probe_floor, admin=admin
+                name,
+                "mesh.internal",
+                field.pool,
+                field.ports,
+                field.drain_timeout,
+                hold=field.hold,
+                probe_floor=field.probe_floor,
+                admin=admin,
             ),
             WorkerFacts("0", name, "fake", "a test"),
             LoopParts(
@@ -133,6 +144,7 @@ class FakeWorker:
                 sources=[self.source],
                 store=store,
                 plane=self.plane,
+                holder=holder,
                 prober=self.probes,
                 publish=publish,
             ),

@@ -36,6 +36,7 @@ def test_the_defaults() -> None:
         dataplane_driver=Driver.AUTO,
         dataplane_low_port_offset=0,
         dataplane_drain_timeout=30,
+        dataplane_hold=10,
         dataplane_local_networks=(),
         dataplane_proxy_connections=16_384,
         dataplane_proxy_sessions=8192,

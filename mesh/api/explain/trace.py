@@ -205,7 +205,9 @@ class ServiceTracer:
             yield Reason(Cause.NOT_PROGRAMMED, f"{key} is not in the data plane yet", remedy)
         serving = [(real, e) for real, e in places.items() if takes_traffic(service, e, self._traffic)]
         if not any(server.weight for server in reals.values()):
-            yield Reason(Cause.NO_ENDPOINT, "no endpoint takes connections: clients are refused")
+            waits = not self._evidence.observed.held.isdisjoint(keys)
+            what = "new ones wait, since the container engine restarts" if waits else "clients are refused"
+            yield Reason(Cause.NO_ENDPOINT, f"no endpoint takes connections: {what}")
         # A missing virtual server explains all of its missing real servers.
         if absent:
             return

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import aiodocker
 import aiohttp
@@ -58,6 +59,8 @@ CLIENT_ERRORS = (aiodocker.DockerError, aiohttp.ClientError, OSError, TimeoutErr
 _SURPRISES = (TypeError, LookupError, AttributeError, ArithmeticError, AssertionError, RecursionError)
 """Exceptions of the client library if a response does not have the form that it expects."""
 
+_KNOCK_TIMEOUT = 0.5
+"""Seconds in which an engine takes a connection."""
 _RUNNING = json.dumps({"status": ["running", "paused"]})
 """Podman lists paused containers only on request."""
 
@@ -82,6 +85,26 @@ def translate_surprises() -> Iterator[None]:
         yield
     except _SURPRISES as error:
         raise NotDockerError(f"{type(error).__name__}: {error}") from error
+
+
+async def refuses_connections(url: str) -> bool:
+    """Return whether nothing listens at the engine's address any more. What does not answer in time is not counted.
+
+    Docker closes its listener before it ends its containers, and goes on sending events meanwhile.
+    """
+    place = urlsplit(url)
+    try:
+        async with asyncio.timeout(_KNOCK_TIMEOUT):
+            if place.scheme == "unix":
+                _, writer = await asyncio.open_unix_connection(place.path)
+            else:
+                _, writer = await asyncio.open_connection(place.hostname, place.port)
+    except (ConnectionRefusedError, FileNotFoundError):
+        return True
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return False
 
 
 @asynccontextmanager

@@ -46,6 +46,7 @@ from mesh.sources.docker.client import (
     open_events,
     outbound_address,
     read_together,
+    refuses_connections,
     shake_hands,
 )
 from mesh.sources.docker.clock import EngineClock
@@ -97,6 +98,7 @@ EVENT_FILTERS = json.dumps({"type": ["container", "network"], "event": WATCHED_A
 _SIGNALS = json.dumps({"type": ["container"], "event": ["start", "kill", "die", "died"]})
 
 _REASONS_TO_LIST = {EventMeaning.LOOK, EventMeaning.INSPECT, EventMeaning.BEGUN, EventMeaning.ENDED}
+_REASONS_TO_KNOCK = {EventMeaning.STOPPING, EventMeaning.DRAIN_FIRST, EventMeaning.ENDED}
 
 DrainFirst = Callable[[str, str | None, float], None]
 """Called with container ID, instance ID (None if it is not an instance) and seconds until the engine kills it."""
@@ -145,6 +147,8 @@ class DockerSource(Source):
         self._relist = relist
         self._answer = answer
         self._trouble: CodedText | None = None
+        self._ending: CodedText | None = None
+        """That the engine takes no new requests, while it still sends events; None if it does."""
         self._good = InstanceListing()
         self._touched = asyncio.Event()
         self._events: EventStream | None = None
@@ -161,7 +165,7 @@ class DockerSource(Source):
     @property
     @override
     def trouble(self) -> CodedText | None:
-        return self._trouble
+        return self._trouble or self._ending
 
     def touch(self) -> None:
         """List immediately. Call it in the event loop's thread."""
@@ -284,6 +288,8 @@ class DockerSource(Source):
                 batch, wait = past, SETTLE_DELAY
                 while True:
                     meanings = {self._take_safely(event) for event in batch}
+                    if meanings & _REASONS_TO_KNOCK:
+                        await self._notice_its_end()
                     if meanings & {EventMeaning.STOPPING, EventMeaning.DRAIN_FIRST}:
                         yield await self._read()
                     if not batch or meanings & _REASONS_TO_LIST:
@@ -291,8 +297,16 @@ class DockerSource(Source):
                     batch = await self._next(self._events, min(wait, self._until_inspection()))
                     wait = SETTLE_DELAY if batch else self._relist
 
+    async def _notice_its_end(self) -> None:
+        """Find out whether the container ends because the engine itself does."""
+        if self._ending is None and await refuses_connections(self._url):
+            self._ending = CodedText(
+                f"docker engine at {self._url}: it takes no new requests, since it is ending", Code.ENGINE_UNREACHABLE
+            )
+
     def _forget(self) -> None:
         """Drop what is known of the containers, since it may be outdated; keep since when they are healthy."""
+        self._ending = None
         self._containers: list[ContainerSummary] = []
         self._lists_lack_health = False
         """Whether it is Podman: health and network mode are only in inspections."""

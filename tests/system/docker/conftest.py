@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.netns import Namespace
-from tests.system.docker.engine import Engine, missing
+from tests.system.docker.engine import CLIENT, HOST, Engine, missing
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +29,18 @@ def engine(_engine: Engine) -> Iterator[Engine]:
     """A running engine without containers."""
     yield _engine
     _engine.remove_all()
+
+
+@pytest.fixture
+def client(engine: Engine) -> Iterator[Namespace]:
+    """Another host, which has this one as the router to the VIPs."""
+    other = Namespace()
+    engine.namespace.ip(
+        f"link add eth0 type veth peer name eth0 netns {other.path}",
+        f"address add {HOST}/24 dev eth0",
+        "link set eth0 up",
+    )
+    other.ip("link set lo up", f"address add {CLIENT}/24 dev eth0", "link set eth0 up", f"route add default via {HOST}")
+    yield other
+    engine.namespace.ip("link delete eth0")
+    other.close()

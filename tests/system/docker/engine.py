@@ -42,6 +42,9 @@ _APPLETS = (
 )
 _SUBNET = "172.29.0.1/24"
 
+HOST, CLIENT = "192.0.2.1", "192.0.2.2"
+"""The addresses of the host of the engine, and of another host."""
+
 
 def missing() -> str | None:
     """What a test with an engine lacks here, and what to install; None: nothing."""

@@ -2,14 +2,19 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import pytest
+
 from mesh.model.service import Instance
 from mesh.sources.docker.source import DockerSource
+from tests.netns import Namespace
 from tests.system.docker.engine import Engine
 from tests.system.docker.test_source import RULES, WEB, Watched, watching
+from tests.system.docker.worker import worker
 from tests.system.e2e.programs import eventually
 
 OPTIONS = ("--network", "shop", "--init", "--restart", "always")
@@ -135,3 +140,36 @@ async def test_a_container_that_ends_while_the_engine_is_away_is_left_out_at_onc
             await asyncio.to_thread(engine.namespace_output, "kill", "-KILL", pid)
             await seen.until(lambda now: now.keys() == {"web-2"})
     await relay.close()
+
+
+@pytest.mark.timeout(180)
+async def test_a_new_connection_waits_for_what_the_engine_starts_again(
+    engine: Engine, client: Namespace, tmp_path: Path
+) -> None:
+    """It is opened while nothing serves, and nobody refuses it."""
+    loop = asyncio.get_running_loop()
+    await engine.adocker("network", "create", "shop")
+    await asyncio.to_thread(engine.run, "web", *OPTIONS, labels={**WEB, "mesh.probe.url": "http://container:80/"})
+    async with worker(engine, tmp_path, plane="nftables", VIPMESH_DATAPLANE_HOLD="60") as mesh:
+        await mesh.serving("web")
+        vip = await mesh.vip()
+        await asyncio.to_thread(engine.end)
+        await eventually(lambda: _held(engine), lambda held: vip in held)
+        with client.entered():
+            sock = socket.socket()
+        with sock:
+            sock.setblocking(False)
+            async with asyncio.timeout(90), asyncio.TaskGroup() as tasks:
+                connecting = tasks.create_task(loop.sock_connect(sock, (vip, 80)))
+                await asyncio.to_thread(engine.start)
+                await connecting
+            await loop.sock_sendall(sock, b"GET / HTTP/1.0\r\n\r\n")
+            assert await asyncio.wait_for(loop.sock_recv(sock, 4096), 30)
+        await eventually(lambda: _held(engine), lambda held: held == "")
+
+
+async def _held(engine: Engine) -> str:
+    """The table in which connections wait; empty if there is none."""
+    with suppress(AssertionError):
+        return await asyncio.to_thread(engine.namespace_output, "nft", "list", "table", "inet", "vipmesh_hold")
+    return ""

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.netns import Namespace
-from tests.system.docker.engine import Engine
+from tests.system.docker.engine import CLIENT, HOST, Engine
 from tests.system.docker.worker import Worker, worker
 from tests.system.e2e.programs import call, eventually, status
 
-HOST, CLIENT = "192.0.2.1", "192.0.2.2"
 PORT, HIDDEN, APART, FOREIGN = 30080, 30081, 30082, 31000
 SERVICE = {
     "mesh.routing.port_80": "web.test",
@@ -27,21 +26,6 @@ SERVICE = {
 IN_SECRET = {**SERVICE, "mesh.routing.port_80": "hidden.test", "mesh.routing.publish.port_80": str(HIDDEN)}
 RULE = "-A DOCKER-USER -m mark --mark 0x1000/0x1000 -m comment --comment vipmesh -j ACCEPT"
 EMPTY = ["-A DOCKER-USER -j RETURN"]
-
-
-@pytest.fixture
-def client(engine: Engine) -> Iterator[Namespace]:
-    """Another host, which has this one as the router to the VIPs."""
-    other = Namespace()
-    engine.namespace.ip(
-        f"link add eth0 type veth peer name eth0 netns {other.path}",
-        f"address add {HOST}/24 dev eth0",
-        "link set eth0 up",
-    )
-    other.ip("link set lo up", f"address add {CLIENT}/24 dev eth0", "link set eth0 up", f"route add default via {HOST}")
-    yield other
-    engine.namespace.ip("link delete eth0")
-    other.close()
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from mesh.api.status import ServiceStatus, WorkerStatus, worker_status
+from mesh.control.endpoint_totals import endpoint_totals
 from mesh.control.service_plan import ServicePlan
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.dataplane.drain import BackendKey
@@ -29,6 +30,8 @@ class EventInput:
     """The traffic of each virtual server; empty if the data plane does not count it."""
     connections: Mapping[BackendKey, int] | None = field(default_factory=dict)
     """The number of established connections of each real server; None if the data plane cannot be asked."""
+    endpoint_traffic: Mapping[BackendKey, TrafficCounters] = field(default_factory=dict)
+    """The traffic to each real server; empty if the data plane does not count it, or if nobody asks for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,18 @@ class ServiceRemovedEvent:
 
     owner: str
     """The declaration that it came from, `project/service`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointTraffic:
+    """The traffic to one endpoint through this worker, per second."""
+
+    opened: float
+    """New connections per second."""
+    bytes_in: float
+    """Bytes per second from clients."""
+    bytes_out: float
+    """Bytes per second to clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +70,8 @@ class ServiceTraffic:
     """Bytes per second from clients; None as for `opened`."""
     bytes_out: float | None = None
     """Bytes per second to clients; None as for `opened`."""
+    endpoint_rates: Mapping[str, EndpointTraffic] = field(default_factory=dict)
+    """The rates of each endpoint that has traffic, by `WORKER/ID`; empty if none is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +126,15 @@ class WatcherState:
     """The traffic of each virtual server, from which the next rates are computed."""
     at: float
     """When the state was taken, in seconds of a monotonic clock."""
+    endpoint_traffic: Mapping[BackendKey, TrafficCounters] = field(default_factory=dict)
+    """The traffic to each real server, as for `traffic`."""
 
 
 def watcher_state(moment: EventInput) -> WatcherState:
     """Return the state to send for this input."""
     status = worker_status(moment.observed)
     services = {service.owner: service for service in status.services}
-    return WatcherState(replace(status, services=()), services, moment.traffic, moment.at)
+    return WatcherState(replace(status, services=()), services, moment.traffic, moment.at, moment.endpoint_traffic)
 
 
 def initial_events(told: WatcherState) -> Iterator[StatusEvent]:
@@ -138,12 +157,14 @@ def traffic_event(before: WatcherState | EventInput | None, moment: EventInput) 
     plan = moment.observed.plan
     counts = connections_by_server(moment.connections or {})
     earlier, seconds = (before.traffic, moment.at - before.at) if before is not None else ({}, 0.0)
+    moved = _moved(before.endpoint_traffic if before is not None else {}, moment.endpoint_traffic)
     services = []
     for owner, part in plan.parts.items() if plan is not None else ():
         rates = _rates(part, earlier, moment.traffic, seconds)
         endpoints = _endpoints(part, counts)
         if endpoints or any(rates):
-            services.append(ServiceTraffic(owner, sum(endpoints.values()), endpoints, *rates))
+            busy = _endpoint_rates(part, moved, seconds) if seconds > 0 and moved else {}
+            services.append(ServiceTraffic(owner, sum(endpoints.values()), endpoints, *rates, busy))
     event = TrafficEvent(sum(s.connections for s in services), tuple(services), counted=bool(moment.traffic))
     if seconds <= 0 or not moment.traffic:
         return event
@@ -176,6 +197,30 @@ def _endpoints(part: ServicePlan, counts: Mapping[VirtualKey, Mapping[RealKey, i
     return found
 
 
+def _moved(
+    before: Mapping[BackendKey, TrafficCounters], now: Mapping[BackendKey, TrafficCounters]
+) -> Mapping[VirtualKey, Mapping[RealKey, TrafficCounters]]:
+    """Return what each real server has carried between two counts, without those that were reset or had no traffic."""
+    found: dict[VirtualKey, dict[RealKey, TrafficCounters]] = {}
+    for backend, new in now.items():
+        old = before.get(backend)
+        if old is not None and new != old and not new.began_again(old):
+            found.setdefault(backend[0], {})[backend[1]] = new - old
+    return found
+
+
+def _endpoint_rates(
+    part: ServicePlan, moved: Mapping[VirtualKey, Mapping[RealKey, TrafficCounters]], seconds: float
+) -> Mapping[str, EndpointTraffic]:
+    """Return the rates of each endpoint with traffic, over all virtual servers of the service."""
+    found: dict[str, EndpointTraffic] = {}
+    for endpoint, total in endpoint_totals(part, moved):
+        if total != TrafficCounters():
+            rates = (total.connections / seconds, total.bytes_in / seconds, total.bytes_out / seconds)
+            found["/".join(endpoint.key)] = EndpointTraffic(*rates)
+    return found
+
+
 def _rates(
     part: ServicePlan,
     before: Mapping[VirtualKey, TrafficCounters],
@@ -184,15 +229,10 @@ def _rates(
 ) -> tuple[float | None, float | None, float | None]:
     """Return new connections, bytes in and bytes out per second, or None for each if they cannot be computed."""
     pairs = [(before[key], now[key]) for key in part.virtual_servers if key in before and key in now]
-    if seconds <= 0 or not pairs or any(_began_anew(old, new) for old, new in pairs):
+    if seconds <= 0 or not pairs or any(new.began_again(old) for old, new in pairs):
         return None, None, None
     return (
         sum(new.connections - old.connections for old, new in pairs) / seconds,
         sum(new.bytes_in - old.bytes_in for old, new in pairs) / seconds,
         sum(new.bytes_out - old.bytes_out for old, new in pairs) / seconds,
     )
-
-
-def _began_anew(old: TrafficCounters, new: TrafficCounters) -> bool:
-    """Return whether a count was reset, as when the virtual server was made again."""
-    return new.connections < old.connections or new.bytes_in < old.bytes_in or new.bytes_out < old.bytes_out

@@ -7,6 +7,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from mesh.control.arrival import Arrivals, describe_network
+from mesh.control.endpoint_totals import endpoint_totals
 from mesh.control.planner import Plan, has_virtual_servers, programmed_reals
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, health_status, utc_time
@@ -14,7 +15,7 @@ from mesh.model.eligibility import endpoint_verdict, held_names, real_keys, serv
 from mesh.model.errors import CodedText
 from mesh.model.problem import Notices, Severity
 from mesh.model.service import Address, EndpointKey, Name, Service, WeightOrigin
-from mesh.model.table import RealKey, Table, VirtualKey
+from mesh.model.table import RealKey, Table, TrafficCounters, VirtualKey
 from mesh.model.view import ClusterView
 
 
@@ -72,6 +73,12 @@ class EndpointStatus:
     """When the last check ended, in the same form; None if this worker has not probed it, and in events."""
     connections: int | None = None
     """The connections to it through this worker; None where the data plane cannot count them, and in events."""
+    opened: int | None = None
+    """The connections to it through this worker since it was programmed; None as for `connections`."""
+    bytes_in: int | None = None
+    """The bytes from clients since then; None as for `connections`."""
+    bytes_out: int | None = None
+    """The bytes to clients since then; None as for `connections`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +177,8 @@ class LiveFigures:
     """Since when each endpoint is in its state, in seconds since 1970."""
     connections: Mapping[VirtualKey, Mapping[RealKey, int]] | None = None
     """The connections of each real server, by virtual server; None if they are not known."""
+    traffic: Mapping[VirtualKey, Mapping[RealKey, TrafficCounters]] = field(default_factory=dict)
+    """The traffic to each real server, by virtual server; empty if it is not known."""
 
 
 def service_statuses(
@@ -215,7 +224,9 @@ def _endpoint_rows(
     busy = (
         [live.connections[key] for key in part.served if key in live.connections] if part and live.connections else []
     )
+    totals = {} if part is None else {each.key: count for each, count in endpoint_totals(part, live.traffic)}
     for endpoint in group:
+        carried = totals.get(endpoint.key)
         may_serve = is_served and vip is not None and serves(service, endpoint, vip, known.traffic)
         reals = real_keys(service, endpoint) if may_serve or busy else ()
         serving = may_serve and not there.isdisjoint(reals)
@@ -241,6 +252,9 @@ def _endpoint_rows(
             connections=(
                 None if live.connections is None else sum(server.get(real, 0) for server in busy for real in reals)
             ),
+            opened=None if carried is None else carried.connections,
+            bytes_in=None if carried is None else carried.bytes_in,
+            bytes_out=None if carried is None else carried.bytes_out,
         )
 
 
@@ -357,8 +371,10 @@ def worker_status(
     observed: WorkerSnapshot,
     detail: StatusDetail = StatusDetail.EVENTS,
     connections: Mapping[VirtualKey, Mapping[RealKey, int]] | None = None,
+    traffic: Mapping[VirtualKey, Mapping[RealKey, TrafficCounters]] = MappingProxyType({}),
 ) -> WorkerStatus:
-    """Return the status of a worker. `connections` of each real server by virtual server; None if they are not known.
+    """Return the status of a worker. `connections` and `traffic` of each real server by virtual server; None and empty
+    if they are not known.
 
     What changes all the time is in it as far as `detail` says.
     """
@@ -373,7 +389,7 @@ def worker_status(
             timed=detail is not StatusDetail.EVENTS,
             in_detail=detail is StatusDetail.FULL,
         )
-        live = LiveFigures(observed.programmed, observed.since, connections)
+        live = LiveFigures(observed.programmed, observed.since, connections, traffic)
         found = service_statuses(view, seen, observed.plan, observed.arrivals, live)
     return WorkerStatus(
         version=facts.version,

@@ -30,6 +30,9 @@ class EndpointRow(msgspec.Struct, frozen=True):
     since: str | None = None
     last_probe_at: str | None = None
     connections: int | None = None
+    opened: int | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
 
 
 class ServiceRow(msgspec.Struct, frozen=True):

@@ -31,7 +31,9 @@ _ENDPOINT_COLUMNS = (
     "RELEASE",
     "CONNECTIONS",
 )
-_NAMED = frozenset({"SERVING", "SINCE", "LAST PROBE", "WEIGHT", "RELEASE", "CONNECTIONS"})
+_COUNTER_COLUMNS = ("OPENED", "BYTES IN", "BYTES OUT")
+"""Columns of endpoints that are shown if they are asked for."""
+_NAMED = frozenset({"SERVING", "SINCE", "LAST PROBE", "WEIGHT", "RELEASE", "CONNECTIONS", *_COUNTER_COLUMNS})
 """Columns whose values are not understood without their title."""
 
 
@@ -120,16 +122,17 @@ def _table(services: Sequence[ServiceRow], layout: StatusLayout) -> Iterator[Lin
     few = sum(len(service.endpoints) for service in services) <= FEW_ENDPOINTS
     rows = [_service_row(service, layout) for service in services]
     listed = [
-        [_endpoint_row(endpoint, layout.now) for endpoint in service.endpoints]
+        [_endpoint_row(endpoint, layout) for endpoint in service.endpoints]
         if few or layout.endpoints or service.rank < 2
         else []
         for service in services
     ]
     beneath = [row for group in listed for row in group]
-    upper, lower = _widths(_SERVICE_COLUMNS, rows, layout), _widths(_ENDPOINT_COLUMNS, beneath, layout)
+    inner = _endpoint_columns(layout)
+    upper, lower = _widths(_SERVICE_COLUMNS, rows, layout), _widths(inner, beneath, layout)
     yield from _row(tuple(Word(each, "head") for each in _SERVICE_COLUMNS), upper, _SERVICE_COLUMNS, layout)
     if beneath:
-        yield from _row(tuple(Word(each, "quiet") for each in _ENDPOINT_COLUMNS), lower, _ENDPOINT_COLUMNS, layout)
+        yield from _row(tuple(Word(each, "quiet") for each in inner), lower, inner, layout)
     for service, row, group in zip(services, rows, listed, strict=True):
         yield from _row(row, upper, _SERVICE_COLUMNS, layout)
         if len(service.names) > 1 and layout.endpoints:
@@ -138,7 +141,11 @@ def _table(services: Sequence[ServiceRow], layout: StatusLayout) -> Iterator[Lin
             text = f"  requests do not arrive from {', '.join(service.not_arriving)}"
             yield from _wrapped((Word(text, "warning"),), layout)
         for each in group:
-            yield from _row(each, lower, _ENDPOINT_COLUMNS, layout)
+            yield from _row(each, lower, inner, layout)
+
+
+def _endpoint_columns(layout: StatusLayout) -> tuple[str, ...]:
+    return _ENDPOINT_COLUMNS + _COUNTER_COLUMNS if layout.endpoints else _ENDPOINT_COLUMNS
 
 
 def _service_row(service: ServiceRow, layout: StatusLayout) -> Row:
@@ -164,9 +171,11 @@ def _port(virtual_server: str) -> str:
     return port if transport == "tcp" else f"{port}/{transport}"
 
 
-def _endpoint_row(endpoint: EndpointRow, now: datetime | None) -> Row:
+def _endpoint_row(endpoint: EndpointRow, layout: StatusLayout) -> Row:
+    now = layout.now
     address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
     probe = endpoint.last_probe or "-"
+    counters = (endpoint.opened, endpoint.bytes_in, endpoint.bytes_out) if layout.endpoints else ()
     if endpoint.last_probe and (age := _age(endpoint.last_probe_at, now)) is not None:
         probe = f"{probe}, {age} ago"
     return (
@@ -178,8 +187,13 @@ def _endpoint_row(endpoint: EndpointRow, now: datetime | None) -> Row:
         _cell(probe),
         _cell(str(endpoint.weight)),
         _cell(endpoint.release or "-"),
-        _cell("-" if endpoint.connections is None else str(endpoint.connections)),
+        _cell(_number(endpoint.connections)),
+        *(_cell(_number(count)) for count in counters),
     )
+
+
+def _number(count: int | None) -> str:
+    return "-" if count is None else str(count)
 
 
 def _state(endpoint: EndpointRow) -> str:
@@ -251,7 +265,7 @@ def _paragraph(row: Row, head: Sequence[str], layout: StatusLayout) -> Iterator[
     """Yield a row as text: its first word, then the others, each with its title where it would not be understood."""
     if row[0].text == head[0]:
         return  # no columns, no titles
-    inner = " " * (4 if head is _ENDPOINT_COLUMNS else 2)
+    inner = " " * (4 if head[0] == _ENDPOINT_COLUMNS[0] else 2)
     yield from _wrapped(row[:1], layout)
     line: list[Word] = []
     taken = 0

@@ -1,8 +1,9 @@
 """Turns the events of the admin API into the table of `vipmesh top`. Pure.
 
-The busiest service comes first, followed by its endpoints that have connections. Lines that do not fit the terminal are
-left out at the end, with a note. In a narrow terminal names are shortened to `web.examp...`, and columns are left out
-whole: no number is ever cut. Names come from labels: characters that could move the cursor are shown as `?`.
+The busiest service comes first, followed by its endpoints that have connections or traffic. Lines that do not fit the
+terminal are left out at the end, with a note. In a narrow terminal names are shortened to `web.examp...`, and columns
+are left out whole: no number is ever cut. Names come from labels: characters that could move the cursor are shown
+as `?`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,6 +43,8 @@ class TopRow:
     """Bytes per second to clients."""
     busy: Mapping[str, int] = field(default_factory=dict)
     """The established connections of each endpoint that has any, by its name, or its id without a name."""
+    rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """`opened`, `bytes_in` and `bytes_out` per second of each endpoint that has traffic, by the same names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ class TopBoard:
             carried.get("bytes_in", quiet),
             carried.get("bytes_out", quiet),
             {names.get(key, key): count for key, count in carried.get("endpoints", {}).items()},
+            {names.get(key, key): dict(rates) for key, rates in carried.get("endpoint_rates", {}).items()},
         )
 
 
@@ -160,13 +164,16 @@ def _line(name: str, cells: Sequence[str], shown: Sequence[int], widths: Sequenc
 
 
 def _lines(row: TopRow) -> Iterator[tuple[str, Sequence[str]]]:
-    """Yield the name and the cells of a service, and of each of its endpoints that has connections."""
+    """Yield the name and the cells of a service, and of each of its endpoints that has connections or traffic."""
     serving = f"{row.serving} of {row.endpoints}"
     rates = (_rate(rate) for rate in (row.opened, row.bytes_in, row.bytes_out))
     yield _plain(row.name), (_plain(row.vip or "REFUSED"), serving, str(row.connections), *rates)
-    for name, count in sorted(row.busy.items(), key=lambda pair: (-pair[1], pair[0])):
+    counts = {**dict.fromkeys(row.rates, 0), **row.busy}
+    for name, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
         cells = [""] * len(_COLUMNS)
         cells[_CONNECTIONS] = str(count)
+        if name in row.rates:
+            cells[_CONNECTIONS + 1 :] = (_rate(row.rates[name][rate]) for rate in ("opened", "bytes_in", "bytes_out"))
         yield f"  {_plain(name)}", cells
 
 

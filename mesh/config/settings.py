@@ -885,6 +885,17 @@ class Settings:
             )
         }
     )
+    metrics_endpoints: int = field(
+        metadata={
+            "metrics.endpoints": Setting(
+                values.number_parser(0, 100_000),
+                200,
+                "a number of endpoints such as 200",
+                "how many endpoints have series of their own in the [metrics](metrics.md), those of the first services "
+                "by name; 0: none",
+            )
+        }
+    )
     events_keep: int = field(
         metadata={
             "events.keep": Setting(

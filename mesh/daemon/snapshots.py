@@ -59,13 +59,13 @@ class SnapshotCollector:
         plane: DataPlane,
         prober: Prober,
         names: ThreadedServer,
-        most_services: int,
+        most_series: tuple[int, int],
         past: PastEventReader,
         unlabelled: Callable[[], Mapping[str, str]],
     ) -> None:
-        """`passed` is set after each pass of the loop. `most_services`: the number of services that have series of
-        their own in the metrics. `past` reads the events that this worker has kept. `unlabelled` returns the names of
-        running containers without labels, by ID.
+        """`passed` is set after each pass of the loop. `most_series`: the number of services and of endpoints that have
+        series of their own in the metrics. `past` reads the events that this worker has kept. `unlabelled` returns the
+        names of running containers without labels, by ID.
         """
         # 8 parameters: one for each part of the daemon that a document is made from.
         self._snapshots = loop.snapshots
@@ -73,10 +73,10 @@ class SnapshotCollector:
         self._plane = plane
         self._prober = prober
         self._names = names
-        self._most_services = most_services
+        self._most_services, self._most_endpoints = most_series
         self._past = past
         self._unlabelled = unlabelled
-        self.feed = EventBroadcaster(self._take_event_input, passed)
+        self.feed = EventBroadcaster(self._take_whole_input, passed)
         self.history = TrafficHistory()
         """The traffic of the last hour; `recorder` must run to add to it."""
         self.recorder = TrafficHistoryRecorder(self.history, self._take_event_input)
@@ -94,6 +94,8 @@ class SnapshotCollector:
             self._most_services,
             self.feed.watching,
             self.feed.dropped,
+            endpoint_traffic=await self._endpoint_traffic() if self._most_endpoints else {},
+            most_endpoints=self._most_endpoints,
         )
 
     async def explain(self, asked: str) -> tuple[Explanation, Notices]:
@@ -117,6 +119,16 @@ class SnapshotCollector:
         except DataPlaneError:
             connections = None  # the control loop reports the failure
         return EventInput(self._snapshots.observe(), asyncio.get_running_loop().time(), traffic, connections)
+
+    async def _take_whole_input(self) -> EventInput:
+        """Take an input with the traffic of endpoints, which costs more to read than that of services."""
+        return replace(await self._take_event_input(), endpoint_traffic=await self._endpoint_traffic())
+
+    async def _endpoint_traffic(self) -> Mapping[BackendKey, TrafficCounters]:
+        try:
+            return await self._plane.endpoint_traffic()
+        except DataPlaneError:
+            return {}  # the control loop reports the failure
 
     async def _traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
         try:

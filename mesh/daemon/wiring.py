@@ -228,7 +228,7 @@ async def run_daemon(
             plane=plane,
             prober=prober,
             names=names,
-            most_services=settings.metrics_services,
+            most_series=(settings.metrics_services, settings.metrics_endpoints),
             past=ring,
             unlabelled=partial(_unlabelled_containers, sources),
         )

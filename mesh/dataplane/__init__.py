@@ -87,6 +87,15 @@ class DataPlane(Protocol):
         """
         ...
 
+    async def endpoint_traffic(self) -> Mapping[BackendKey, TrafficCounters]:
+        """Return the traffic to each real server behind each virtual server; empty if this data plane does not count.
+
+        No change of other real servers, weights or settings lowers a count. A real server that is deleted takes its
+        counts with it: it begins at 0 when it is added again, or goes on where it was if that is soon. Those of its
+        virtual server stay. The counts of IPVS are a few seconds old. Raises `DataPlaneError`.
+        """
+        ...
+
     async def close(self) -> None:
         """Close sockets. A data plane in the kernel keeps forwarding; one in user space ends with the process."""
         ...

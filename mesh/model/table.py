@@ -92,7 +92,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class TrafficCounters:
-    """Traffic through one virtual server since it was created."""
+    """Traffic through one virtual server or to one real server since it was created."""
 
     connections: int = 0
     """Connections opened since then, closed ones included."""
@@ -100,3 +100,21 @@ class TrafficCounters:
     """Bytes from clients."""
     bytes_out: int = 0
     """Bytes to clients, as far as replies return through this worker."""
+
+    def __add__(self, other: "TrafficCounters") -> "TrafficCounters":
+        return TrafficCounters(
+            self.connections + other.connections, self.bytes_in + other.bytes_in, self.bytes_out + other.bytes_out
+        )
+
+    def __sub__(self, other: "TrafficCounters") -> "TrafficCounters":
+        return TrafficCounters(
+            self.connections - other.connections, self.bytes_in - other.bytes_in, self.bytes_out - other.bytes_out
+        )
+
+    def began_again(self, before: "TrafficCounters") -> bool:
+        """Return whether a count is lower than before: then all of them began at 0 again."""
+        return (
+            self.connections < before.connections
+            or self.bytes_in < before.bytes_in
+            or self.bytes_out < before.bytes_out
+        )

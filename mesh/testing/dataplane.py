@@ -35,6 +35,8 @@ class FakeDataPlane(DataPlane):
         """The result of `connections`; a missing place has no connections."""
         self.carried: dict[VirtualKey, TrafficCounters] = {}
         """The result of `traffic`; a missing virtual server has had no traffic."""
+        self.carried_by: dict[BackendKey, TrafficCounters] = {}
+        """The result of `endpoint_traffic`; a missing real server has had no traffic."""
         self._refusals: list[tuple[Callable[[Operation], bool], str]] = []
 
     def fail_next(self, predicate: Callable[[Operation], bool], reason: str) -> None:
@@ -76,6 +78,15 @@ class FakeDataPlane(DataPlane):
     async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
         self._answer()
         return {key: self.carried.get(key, TrafficCounters()) for key in self.table.virtual_servers}
+
+    @override
+    async def endpoint_traffic(self) -> Mapping[BackendKey, TrafficCounters]:
+        self._answer()
+        servers = self.table.virtual_servers.items()
+        places = [(key, real) for key, server in servers for real in server.real_servers]
+        # A real server takes its counts with it.
+        self.carried_by = {place: self.carried_by[place] for place in places if place in self.carried_by}
+        return {place: self.carried_by.get(place, TrafficCounters()) for place in places}
 
     @override
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:

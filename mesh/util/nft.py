@@ -44,6 +44,11 @@ async def list_table_json(family: str, table: str) -> str | None:
     return await _listing("-j", "list", "table", family, table)
 
 
+async def list_table_frame_json(family: str, table: str) -> str | None:
+    """Return a table as `list_table_json`, without the elements of its sets. Raises `NftError`."""
+    return await _listing("-j", "-t", "list", "table", family, table)
+
+
 async def _listing(*arguments: str) -> str | None:
     status, printed, trouble = await _run(*arguments)
     if status == 0:

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from mesh.api.events import (
+    EndpointTraffic,
     EventInput,
     InitialStateEvent,
     ServiceRemovedEvent,
@@ -116,6 +117,19 @@ def test_a_data_plane_that_does_not_count_has_connections_and_no_rates() -> None
     assert service.endpoints == {f"{FACTS.worker}/a-1": 2, "w2/a-4": 1}
     assert (service.connections, service.opened) == (3, None)
     assert (found.connections, found.counted, found.opened) == (3, False, None)
+
+
+def test_rates_of_endpoints_leave_out_those_without_traffic_and_those_that_began_again() -> None:
+    one, two, other = (RealKey(f"10.2.0.{n}", 80) for n in (1, 4, 9))
+    before = {(A, one): TrafficCounters(5, 10, 20), (A, two): TrafficCounters(9, 9, 9), (A, other): TrafficCounters()}
+    now = {(A, one): TrafficCounters(7, 30, 120), (A, two): TrafficCounters(1, 99, 99), (A, other): TrafficCounters(8)}
+    traffic = {A: TrafficCounters(14)}, {A: TrafficCounters(16)}
+    told = watcher_state(replace(moment(10.0, traffic=traffic[0]), endpoint_traffic=before))
+    found = traffic_event(told, replace(moment(12.0, traffic=traffic[1]), endpoint_traffic=now))
+    (service,) = found.services
+    assert service.endpoint_rates == {f"{FACTS.worker}/a-1": EndpointTraffic(1.0, 10.0, 50.0)}
+    silent = traffic_event(None, replace(moment(12.0, traffic=traffic[1]), endpoint_traffic=now))
+    assert not any(service.endpoint_rates for service in silent.services)
 
 
 def test_before_the_first_pass_there_is_no_traffic() -> None:

@@ -90,6 +90,19 @@ def test_the_table_begins_with_a_sum_and_with_what_is_wrong() -> None:
     )
 
 
+def test_the_counters_of_endpoints_are_shown_where_endpoints_are_asked_for() -> None:
+    counted = endpoint(opened=12, bytes_in=3456, bytes_out=78_900_000_000)
+    lines = text(status(service("web.test", counted, DOWN)), StatusLayout(endpoints=True)).splitlines()
+    one, other = lines[-2].split(), lines[-1].split()
+    assert "OPENED  BYTES IN  BYTES OUT" in "\n".join(lines)
+    assert one[-4:] == ["3", "12", "3456", "78900000000"]
+    assert other[-4:] == ["-"] * 4, "an earlier daemon, and a data plane that cannot count"
+    narrow = text(status(service("web.test", counted)), StatusLayout(width=60, endpoints=True))
+    assert "opened 12" in narrow
+    assert "bytes out 78900000000" in narrow
+    assert max(map(len, narrow.splitlines())) <= 60
+
+
 @pytest.mark.parametrize(
     ("shown", "first"),
     [

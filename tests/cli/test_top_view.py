@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.api.events import EVENT_NAMES, ServiceTraffic, TrafficEvent
+from mesh.api.events import EVENT_NAMES, EndpointTraffic, ServiceTraffic, TrafficEvent
 from mesh.cli.top_view import TopBoard, TopRow, TopSnapshot, render_top
 
 WORKER = {"worker": "w1", "data_plane": "ipvs"}
@@ -79,6 +79,22 @@ web.test   10.112.0.7   2 of 3            7     12  1.5k   2.3M
   a                                       2
   w9/gone                                 1
 db.test    10.112.0.7   1 of 1            0      0     0      0"""
+    )
+
+
+def test_endpoints_show_their_rates_on_80_columns() -> None:
+    rates = {"w1/a": EndpointTraffic(12.25, 1500.0, 2_340_000.0), "w1/b": EndpointTraffic(0.0, 40.0, 0.0)}
+    busy = dataclasses.replace(BUSY, endpoints={"w1/a": 4}, endpoint_rates=rates)
+    top = told(*EVERYTHING, ("flow", flow(busy)))
+    assert top.services[0].rates["web-1"] == {"opened": 12.25, "bytes_in": 1500.0, "bytes_out": 2_340_000.0}
+    assert (
+        "\n".join(render_top(top, 80, 20)[3:])
+        == """\
+SERVICE   VIP         SERVING  CONNECTIONS  NEW/s  IN/s  OUT/s
+web.test  10.112.0.7   2 of 3            7     12  1.5k   2.3M
+  web-1                                  4     12  1.5k   2.3M
+  b                                      0      0    40      0
+db.test   10.112.0.7   1 of 1            0      0     0      0"""
     )
 
 

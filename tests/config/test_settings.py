@@ -105,6 +105,7 @@ def test_the_defaults() -> None:
         admin_audit_file=None,
         log_format=LogFormat.TEXT,
         metrics_services=1000,
+        metrics_endpoints=200,
         events_keep=10_000,
         events_days=7,
         events_file=None,

@@ -8,12 +8,13 @@ loopback or across network namespaces.
 import asyncio
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from mesh.dataplane import DataPlane
 from mesh.dataplane.diff import diff_tables
+from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.operations import (
     AddRealServer,
     AddVirtualServer,
@@ -50,6 +51,17 @@ class DataPlaneContract(ABC):
         assert await plane.apply(operations) in ([], ())
         assert await plane.read() == table
         assert diff_tables(await plane.read(), table) == ()
+
+    async def test_each_real_server_has_counters_while_it_is_there(self, plane: DataPlane) -> None:
+        assert await plane.endpoint_traffic() == {}
+        two = self.table((self.key(), VirtualServer(real_servers={ONE: RealServer(), TWO: RealServer(0)})))
+        await self.reach(plane, two)
+        idle = {(self.key(), ONE): TrafficCounters(), (self.key(), TWO): TrafficCounters()}
+        assert await plane.endpoint_traffic() == idle
+        await self.reach(plane, self.table((self.key(), VirtualServer(real_servers={TWO: RealServer(3)}))))
+        assert set(await plane.endpoint_traffic()) == {(self.key(), TWO)}
+        await self.reach(plane, Table())
+        assert await plane.endpoint_traffic() == {}
 
     async def test_a_fresh_data_plane_is_empty(self, plane: DataPlane) -> None:
         assert await plane.read() == Table()
@@ -244,6 +256,36 @@ class TrafficContract(DataPlaneContract):
         counted = await plane.traffic()
         assert (set(counted), counted[other]) == ({self.key(), other}, TrafficCounters())
         assert counted[self.key()].connections == now.connections, "what is edited goes on counting"
+
+    async def test_traffic_is_counted_for_each_real_server(self, plane: DataPlane) -> None:
+        a, b = await self.real_server("a"), await self.real_server("b")
+        key = self.key()
+        await self.behind(plane, key, {a: 3, b: 1})
+        answers = Counter([await self.ask_tcp(key) for _ in range(8)])
+        assert answers == {"a": 6, "b": 2}
+        expected = {(key, a): 6, (key, b): 2}
+        counted = await self.counted_connections(plane, expected)
+        assert all(traffic.bytes_in >= 0 and traffic.bytes_out > 0 for traffic in counted.values())
+        await self.behind(plane, key, {a: 1, b: 0})
+        assert [await self.ask_tcp(key) for _ in range(2)] == ["a", "a"]
+        expected[key, a] = 8
+        later = await self.counted_connections(plane, expected)
+        assert not any(later[backend].began_again(traffic) for backend, traffic in counted.items())
+        await self.behind(plane, key, {a: 1})
+        assert set(await plane.endpoint_traffic()) == {(key, a)}
+        assert (await self.counted_connections(plane, {(key, a): 8}))[key, a].bytes_out >= later[key, a].bytes_out
+        assert (await plane.traffic())[key].connections == 10, "of those that have left, too"
+
+    async def counted_connections(
+        self, plane: DataPlane, expected: Mapping[BackendKey, int]
+    ) -> Mapping[BackendKey, TrafficCounters]:
+        """Wait until so many connections are counted; returns everything that is."""
+        async with asyncio.timeout(30):
+            while True:
+                counted = await plane.endpoint_traffic()
+                if {backend: traffic.connections for backend, traffic in counted.items()} == expected:
+                    return counted
+                await asyncio.sleep(0.05)  # the kernel sums up every two seconds
 
     async def test_datagrams_are_answered(self, plane: DataPlane) -> None:
         a, b = await self.real_server("a"), await self.real_server("b")

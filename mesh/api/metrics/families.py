@@ -1,8 +1,7 @@
 """The metrics of a worker, under the names that dashboards and alerts use: `docs/metrics.md`. Pure.
 
-The values of labels come from closed lists, except for the names of services. A setting bounds how many services have
-series of their own, and one series counts the others. No label value is ever an address, an endpoint or a path:
-containers come and go, and each would leave a series behind in Prometheus.
+The values of labels come from closed lists, except for the names of services and endpoints. Settings bound how many of
+them have series of their own, and one series counts the other services. No label value is ever an address or a path.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -11,8 +10,10 @@ from dataclasses import dataclass, field
 from mesh.api.metrics.counts import ClusterCounts, EndpointState, ServiceCounts, ServiceState, count_cluster
 from mesh.api.metrics.text_format import MetricFamily, MetricKind, MetricSample, format_family
 from mesh.control.digest import digest_number
+from mesh.control.endpoint_totals import endpoint_totals, traffic_by_server
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.control.stats import LoopStats
+from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.operations import OPERATION_NAMES
 from mesh.health.stats import ProbeStats
 from mesh.model.part import DaemonPart, FrozenPart, ProblemPart
@@ -46,12 +47,18 @@ class MetricsInput:
     """The number of watchers that were disconnected because they read too slowly."""
     refused_requests: Mapping[str, int] = field(default_factory=dict)
     """Requests that the admin API refused since the start, by reason."""
+    endpoint_traffic: Mapping[BackendKey, TrafficCounters] = field(default_factory=dict)
+    """The traffic to each real server; empty if the data plane does not count it."""
+    most_endpoints: int = 200
+    """The most endpoints with series of their own, those of the first services by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ScrapeContext:
     measured: MetricsInput
     census: ClusterCounts
+    endpoints: Mapping[tuple[str, str], TrafficCounters]
+    """The traffic of each endpoint that has series of its own, by service and endpoint."""
 
     @property
     def shown(self) -> tuple[ServiceCounts, ...]:
@@ -155,6 +162,30 @@ def _carried(value: Callable[[TrafficCounters], int]) -> _Read:
                 yield (row.name,), sum(value(traffic) for traffic in found)
 
     return read
+
+
+def _endpoint_samples(value: Callable[[TrafficCounters], int]) -> _Read:
+    """Return a reader of one value per endpoint."""
+    return lambda scrape: [(labels, value(traffic)) for labels, traffic in scrape.endpoints.items()]
+
+
+def _endpoint_series(
+    measured: MetricsInput, rows: Iterable[ServiceCounts]
+) -> Mapping[tuple[str, str], TrafficCounters]:
+    """Return the traffic of the first endpoints by name of their service; `rows` are the services in that order."""
+    plan, found = measured.observed.plan, dict[tuple[str, str], TrafficCounters]()
+    if plan is None or not measured.endpoint_traffic:
+        return found
+    counted = traffic_by_server(measured.endpoint_traffic)
+    for row in rows:
+        part = plan.parts.get(row.owner)
+        for endpoint, traffic in endpoint_totals(part, counted) if part is not None else ():
+            labels = (row.name, f"{endpoint.worker}/{endpoint.name or endpoint.id}")
+            if labels not in found and len(found) >= measured.most_endpoints:
+                return found
+            # Names of containers are unique on their worker; of two alike, there is one series.
+            found[labels] = found.get(labels, TrafficCounters()) + traffic
+    return found
 
 
 def _forwarder(what: str) -> _Read:
@@ -294,6 +325,33 @@ METRIC_FAMILIES: tuple[tuple[MetricFamily, _Read], ...] = (
     ),
     (
         MetricFamily(
+            "vipmesh_endpoint_connections_total",
+            _C,
+            "Connections to an endpoint through this worker.",
+            ("service", "endpoint"),
+        ),
+        _endpoint_samples(lambda traffic: traffic.connections),
+    ),
+    (
+        MetricFamily(
+            "vipmesh_endpoint_received_bytes_total",
+            _C,
+            "Bytes from clients to an endpoint through this worker.",
+            ("service", "endpoint"),
+        ),
+        _endpoint_samples(lambda traffic: traffic.bytes_in),
+    ),
+    (
+        MetricFamily(
+            "vipmesh_endpoint_sent_bytes_total",
+            _C,
+            "Bytes from an endpoint to clients through this worker.",
+            ("service", "endpoint"),
+        ),
+        _endpoint_samples(lambda traffic: traffic.bytes_out),
+    ),
+    (
+        MetricFamily(
             "vipmesh_services_without_series", _G, "Services without series of their own, beyond [metrics] services."
         ),
         _one(lambda s: len(s.census.rows) - len(s.shown)),
@@ -376,5 +434,6 @@ def render_metrics(measured: MetricsInput) -> bytes:
 
     It takes tens of milliseconds if there are thousands of services, so call it in a thread.
     """
-    scrape = _ScrapeContext(measured, count_cluster(measured.observed))
+    census = count_cluster(measured.observed)
+    scrape = _ScrapeContext(measured, census, _endpoint_series(measured, census.rows))
     return "".join(line for family, read in METRIC_FAMILIES for line in format_family(family, read(scrape))).encode()

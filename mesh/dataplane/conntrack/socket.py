@@ -96,6 +96,13 @@ class NetfilterSocket:
         if entries:
             await self._in_thread(lambda: self._forget(entries))
 
+    async def dump(self, ask: Callable[[int], bytes], parse: Callable[[list[bytes]], T]) -> T:
+        """Return what `parse` makes of the bodies of a complete list; `ask` returns the request for a sequence number.
+
+        Raises `DataPlaneError`.
+        """
+        return await self._in_thread(lambda: parse(self._dump(ask)))
+
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Run a function in the socket's thread; its errors become `DataPlaneError` with a remedy."""
         try:
@@ -158,6 +165,26 @@ class NetfilterSocket:
             if not interrupted:
                 break
         return list(found.values())
+
+    def _dump(self, ask: Callable[[int], bytes]) -> list[bytes]:
+        """Return the bodies of a list; one that changes while it is read is read again, up to a limit."""
+        for _ in range(_ATTEMPTS):
+            sequence = self._next()
+            self._socket.send(ask(sequence))
+            bodies: list[bytes] = []
+            interrupted = False
+            for answer in self._answers():
+                if answer.sequence != sequence:
+                    continue
+                interrupted |= answer.interrupted
+                if isinstance(answer, NetlinkAck):
+                    if answer.error:
+                        raise OSError(answer.error, os.strerror(answer.error))
+                    break
+                bodies.append(answer.body)
+            if not interrupted:
+                return bodies
+        raise InterruptedError(errno.EINTR, "the list keeps changing")
 
     def _forget(self, entries: Sequence[ConntrackEntry]) -> None:
         for start in range(0, len(entries), _BATCH):

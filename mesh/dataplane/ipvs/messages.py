@@ -81,6 +81,8 @@ class ServiceAttribute(IntEnum):
 
 SERVICE = _CommandAttribute.SERVICE
 """The kind of the attribute that holds a virtual server."""
+DESTINATION = _CommandAttribute.DEST
+"""The kind of the attribute that holds a real server."""
 _Svc: TypeAlias = ServiceAttribute
 """A short name for use in this module."""
 

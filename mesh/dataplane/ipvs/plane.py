@@ -34,7 +34,7 @@ from mesh.dataplane.ipvs.convert import (
 )
 from mesh.dataplane.ipvs.fast_parse import DestinationParser, ServiceParser
 from mesh.dataplane.ipvs.socket import BATCH, IpvsSocket
-from mesh.dataplane.ipvs.stats import parse_traffic
+from mesh.dataplane.ipvs.stats import parse_endpoint_traffic, parse_traffic
 from mesh.dataplane.kernel import move_vip
 from mesh.dataplane.operations import AddVirtualServer, BindVip, Operation, UnbindVip
 from mesh.model.codes import Code
@@ -153,6 +153,14 @@ class IpvsDataPlane(DataPlane):
         async with self._connection() as ipvs:
             counted = await ipvs.dump(codec.get_services(), parse_traffic)
         return {key: traffic for key, traffic in filter(None, counted) if self.owns(key)}
+
+    @override
+    async def endpoint_traffic(self) -> Mapping[BackendKey, TrafficCounters]:
+        async with self._connection() as ipvs:
+            services = await ipvs.dump(codec.get_services(), self._parse_service)
+            keys = [service.key for service in services if service is not None and self.owns(service.key)]
+            counted = await ipvs.dump_each([codec.get_destinations(key) for key in keys], parse_endpoint_traffic)
+        return {(key, real): traffic for key, found in zip(keys, counted, strict=True) for real, traffic in found}
 
     @override
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:

@@ -6,12 +6,12 @@ The kernel updates them every two seconds, unless /proc/sys/net/ipv4/vs/run_esti
 import struct
 from enum import IntEnum
 
-from mesh.dataplane.ipvs.messages import SERVICE, parse_service
+from mesh.dataplane.ipvs.messages import DESTINATION, SERVICE, parse_destination, parse_service
 from mesh.dataplane.netlink import U32, NetlinkAttributes
-from mesh.model.table import TrafficCounters, VirtualKey
+from mesh.model.table import RealKey, TrafficCounters, VirtualKey
 
 _U64 = struct.Struct("=Q")
-_STATS, _STATS64 = 10, 12  # IPVS_SVC_ATTR_*; the second since Linux 4.1
+_STATS, _STATS64 = 10, 12  # IPVS_SVC_ATTR_* and IPVS_DEST_ATTR_* alike; the second since Linux 4.1
 
 
 class _IpvsStats(IntEnum):
@@ -25,10 +25,16 @@ def parse_traffic(body: bytes) -> tuple[VirtualKey, TrafficCounters] | None:
     service = parse_service(body)
     if service is None:
         return None
-    of = NetlinkAttributes(body).nested(SERVICE)
+    return service.key, _counters(NetlinkAttributes(body).nested(SERVICE))
+
+
+def parse_endpoint_traffic(body: bytes) -> tuple[RealKey, TrafficCounters]:
+    """Parse one reply to `get_destinations` into the traffic of a real server. Raises `MalformedNetlinkError`."""
+    return parse_destination(body).key, _counters(NetlinkAttributes(body).nested(DESTINATION))
+
+
+def _counters(of: NetlinkAttributes) -> TrafficCounters:
     wide = of.has(_STATS64)
     stats = of.nested(_STATS64 if wide else _STATS)
     connections = stats.number(_U64 if wide else U32, _IpvsStats.CONNS)
-    return service.key, TrafficCounters(
-        connections, stats.number(_U64, _IpvsStats.INBYTES), stats.number(_U64, _IpvsStats.OUTBYTES)
-    )
+    return TrafficCounters(connections, stats.number(_U64, _IpvsStats.INBYTES), stats.number(_U64, _IpvsStats.OUTBYTES))

@@ -44,6 +44,7 @@ from mesh.dataplane.nftables.parse import (
 )
 from mesh.dataplane.nftables.ruleset import TABLE, Network, base_chains, base_script
 from mesh.dataplane.nftables.service_chain import FOREIGN_VALUE
+from mesh.dataplane.nftables.set_elements import elements_request, parse_elements
 from mesh.dataplane.nftables.traffic_counters import COUNTER_TABLE
 from mesh.dataplane.operations import BindVip, Operation, UnbindVip
 from mesh.model.codes import Code
@@ -95,7 +96,7 @@ class NftablesDataPlane(DataPlane):
         self._pool = pool
         self._interface = interface
         self._base = base_chains(pool.version)
-        self._accounting = TrafficAccounting(pool.version)
+        self._accounting = TrafficAccounting(pool.version, self._counted)
         self._netfilter: NetfilterSocket | None = None
         self._generation: int | None = None
         """The number of the ruleset that `_seen` describes; None if the ruleset changed while it was read."""
@@ -154,7 +155,21 @@ class NftablesDataPlane(DataPlane):
     @override
     async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
         """Return what the kernel has counted at a table of its own; empty if it cannot count."""
-        return await self._accounting.read(self._servers)
+        listing, servers = await self._accounting.read(self._servers)
+        if listing is None:
+            return {}
+        totals = listing.totals()
+        return {key: totals.get(key, TrafficCounters()) for key in servers}
+
+    @override
+    async def endpoint_traffic(self) -> Mapping[BackendKey, TrafficCounters]:
+        """Return what the kernel has counted at a table of its own; empty if it cannot count."""
+        listing, servers = await self._accounting.read(self._servers)
+        if listing is None:
+            return {}
+        return {
+            (key, real): listing.traffic((key, real)) for key, server in servers.items() for real in server.real_servers
+        }
 
     @override
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
@@ -166,6 +181,14 @@ class NftablesDataPlane(DataPlane):
         if self._netfilter is not None:
             netfilter, self._netfilter = self._netfilter, None
             await netfilter.close()
+
+    async def _counted(self, name: str) -> Mapping[BackendKey, tuple[int, int]]:
+        """Return packets and bytes of each element of a set of the table that counts. Raises `DataPlaneError`."""
+        version = self._pool.version
+        async with self._asking() as netfilter:
+            return await netfilter.dump(
+                partial(elements_request, version, COUNTER_TABLE, name), partial(parse_elements, version)
+            )
 
     async def _servers(self) -> Mapping[VirtualKey, VirtualServer]:
         """Return the virtual servers that are programmed. Raises `DataPlaneError`."""

@@ -1,39 +1,45 @@
-"""Writes and reads the table that counts the traffic of virtual servers. Pure.
+"""Writes and reads the table that counts the traffic of real servers and virtual servers. Pure.
 
     table ip vipmesh_count {
-        set opened { ... counter; elements = { 10.112.0.7 . tcp . 80 counter packets 3 bytes 180 } }
-        chain opened_prerouting { type nat hook prerouting priority -111; ip daddr . meta l4proto . th dport @opened }
+        set opened { ... counter; elements = { 10.112.0.7 . tcp . 80 . 10.2.0.1 . 8080 counter packets 3 bytes 180 } }
+        chain opened_postrouting {
+            type nat hook postrouting priority -111
+            ct status dnat ct original ip daddr . meta l4proto . ct original proto-dst . ip daddr . tcp dport @opened
+        }
     }
 
-The kernel counts at elements of sets, and an element stays while its virtual server does: no change of real servers,
-rules or settings resets it. The table is apart from the one that balances, which is written and compared without it.
+The kernel counts at elements of sets, one for each real server behind each virtual server. An element stays while its
+real server does: no change of other real servers, weights, rules or settings resets it. The table is apart from the one
+that balances, which is written and compared without it.
 
-* `opened` is looked up in chains of type nat, which only the first packet of a connection enters. Virtual servers
-  without a real server are in `refusing`, since a refused connection was not opened.
+* `opened` is looked up in chains of type nat, which only the first packet of a connection enters, and after its
+  destination is translated: a connection that is refused or filtered on this host does not get there.
 * `received` and `sent` are looked up by every further packet, before its destination is translated and after its source
-  is translated back: the only places where packets in both directions bear the address of the virtual server. Packets
-  of untranslated connections cost one test of a flag.
+  is translated back: the only places where packets in both directions bear the address of the virtual server. The real
+  server is known from the connection. Packets of untranslated connections cost one test of a flag.
+
+Each virtual server has one element more in each set, which no packet matches: it holds the counts of its former real
+servers, so that the counts of the virtual server are the sum of its elements.
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mesh.dataplane.netlink import TRANSPORTS
-from mesh.dataplane.nftables.balancer import eligible_servers
+from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.nftables.ruleset import map_element
-from mesh.dataplane.nftables.statements import Json, protocol_number
-from mesh.model.table import TrafficCounters, VirtualKey, VirtualServer
+from mesh.dataplane.nftables.service_chain import FOREIGN_VALUE
+from mesh.model.table import RealKey, TrafficCounters, VirtualKey, VirtualServer
 
 COUNTER_TABLE = "vipmesh_count"
 """The name of the table."""
-_OPENED, _RECEIVED, _SENT, _REFUSING = "opened", "received", "sent", "refusing"
-_COUNTED = (_OPENED, _RECEIVED, _SENT)
+_OPENED, _RECEIVED, _SENT = "opened", "received", "sent"
+COUNTER_SETS = (_OPENED, _RECEIVED, _SENT)
 """The sets whose elements count."""
 
 # nat hooks translate destinations at -100 and sources at 100, and connections are tracked at -200
-# (linux/netfilter_ipv4.h). The chains of the balancer are at -110, and the first translation ends the evaluation.
-_BEFORE_BALANCER, _BEFORE_NAT, _AFTER_NAT = -111, -150, 150
+# (linux/netfilter_ipv4.h). The first translation of the source ends the evaluation of chains of type nat.
+_BEFORE_OTHERS, _BEFORE_NAT, _AFTER_NAT = -111, -150, 150
 
 
 class CounterListingError(Exception):
@@ -42,49 +48,83 @@ class CounterListingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class CounterListing:
-    """The table as nft lists it."""
+    """The table as it was read."""
 
-    counters: Mapping[str, Mapping[VirtualKey, tuple[int, int]]] = field(default_factory=dict)
-    """Packets and bytes of each virtual server by name of the set; empty without sets."""
-    refusing: frozenset[VirtualKey] = frozenset()
-    """Virtual servers that refuse connections."""
-    fixed: tuple[str, ...] = ()
-    """Chains, rules and the declarations of sets, as JSON without handles and elements."""
+    counters: Mapping[str, Mapping[BackendKey, tuple[int, int]]] = field(default_factory=dict)
+    """Packets and bytes of each element by name of the set; empty without sets."""
 
-    def traffic(self, key: VirtualKey) -> TrafficCounters:
-        """Return the traffic of a virtual server; all 0 if it is not listed."""
-        opened, first = self._count(_OPENED, key)
+    def totals(self) -> Mapping[VirtualKey, TrafficCounters]:
+        """Return the traffic of each virtual server that has elements, former real servers included."""
+        found: dict[VirtualKey, TrafficCounters] = {}
+        for backend in self.backends():
+            found[backend[0]] = found.get(backend[0], TrafficCounters()) + self.traffic(backend)
+        return found
+
+    def traffic(self, backend: BackendKey) -> TrafficCounters:
+        """Return the traffic of a real server; all 0 if it is not listed."""
+        opened, first = self._count(_OPENED, backend)
         # The first packet of a connection is counted by `opened` only: its connection is not translated yet.
-        return TrafficCounters(opened, first + self._count(_RECEIVED, key)[1], self._count(_SENT, key)[1])
+        return TrafficCounters(opened, first + self._count(_RECEIVED, backend)[1], self._count(_SENT, backend)[1])
 
-    def is_complete(self, key: VirtualKey) -> bool:
-        """Return whether everything about a virtual server is counted."""
-        return all(key in self.counters.get(name, {}) for name in _COUNTED)
+    def backends(self) -> set[BackendKey]:
+        """Return every real server that has an element in any set."""
+        return set[BackendKey]().union(*self.counters.values())
 
-    def keys(self) -> set[VirtualKey]:
-        """Return every virtual server that has an element in any set."""
-        return set(self.refusing).union(*self.counters.values())
+    def lacks(self, backend: BackendKey) -> bool:
+        """Return whether a set lacks the element of a real server."""
+        return any(backend not in self.counters.get(name, {}) for name in COUNTER_SETS)
 
-    def _count(self, name: str, key: VirtualKey) -> tuple[int, int]:
-        return self.counters.get(name, {}).get(key, (0, 0))
+    def former(self, version: int, key: VirtualKey, gone: Iterable[BackendKey]) -> Mapping[str, tuple[int, int]]:
+        """Return what the element of former real servers holds, by set, once that of `gone` is added."""
+        backends = [(key, former_real_server(version)), *gone]
+        return {
+            name: (
+                sum(self._count(name, backend)[0] for backend in backends),
+                sum(self._count(name, backend)[1] for backend in backends),
+            )
+            for name in COUNTER_SETS
+        }
+
+    def _count(self, name: str, backend: BackendKey) -> tuple[int, int]:
+        return self.counters.get(name, {}).get(backend, (0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class CounterFrame:
+    """The table without the elements of its sets."""
+
+    fixed: tuple[str, ...] = ()
+    """Chains, rules and the declarations of sets, as JSON without handles."""
+    types: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The data types of the key of each set."""
+
+    def fits(self, version: int) -> bool:
+        """Return whether the sets that are there are ones that we would make; another version makes others."""
+        return all(name in COUNTER_SETS and types == _key_types(version) for name, types in self.types.items())
+
+
+def former_real_server(version: int) -> RealKey:
+    """Return what stands for all former real servers of a virtual server: an address that no packet has."""
+    return RealKey("::" if version == 6 else "0.0.0.0", 0)
 
 
 def counter_script(version: int) -> list[str]:
     """Return the commands that set up the table for an IP version. Elements and their counters stay as they are."""
     ip = _family(version)
     table = f"{ip} {COUNTER_TABLE}"
-    kind = f"{'ipv6_addr' if version == 6 else 'ipv4_addr'} . inet_proto . inet_service"
-    lines = [f"add table {table}", f"add set {table} {_REFUSING} {{ type {kind}; }}"]
-    lines += [f"add set {table} {name} {{ type {kind}; counter; }}" for name in _COUNTED]
-    to, of = (f"{ip} {end}addr . meta l4proto . th {end}port" for end in "ds")
-    opened = f"{to} != @{_REFUSING} {to} @{_OPENED}"
-    received, sent = (
-        f"ct direction {direction} ct status dnat {end} @{name}"
-        for direction, end, name in (("original", to, _RECEIVED), ("reply", of, _SENT))
+    kind = " . ".join(_key_types(version))
+    lines = [f"add table {table}"]
+    lines += [f"add set {table} {name} {{ type {kind}; counter; }}" for name in COUNTER_SETS]
+    real = f"ct reply {ip} saddr . ct reply proto-src"
+    opened = (
+        f"ct status dnat ct original {ip} daddr . meta l4proto . ct original proto-dst . {ip} daddr"
+        f" . {{}} dport @{_OPENED}"
     )
+    received = f"ct direction original ct status dnat {ip} daddr . meta l4proto . {{}} dport . {real} @{_RECEIVED}"
+    sent = f"ct direction reply ct status dnat {ip} saddr . meta l4proto . {{}} sport . {real} @{_SENT}"
     chains = [
-        (_OPENED, "prerouting", "nat", _BEFORE_BALANCER, opened),
-        (_OPENED, "output", "nat", _BEFORE_BALANCER, opened),
+        (_OPENED, "postrouting", "nat", _BEFORE_OTHERS, opened),
+        (_OPENED, "input", "nat", _BEFORE_OTHERS, opened),
         (_RECEIVED, "prerouting", "filter", _BEFORE_NAT, received),
         (_RECEIVED, "output", "filter", _BEFORE_NAT, received),
         (_SENT, "postrouting", "filter", _AFTER_NAT, sent),
@@ -94,73 +134,108 @@ def counter_script(version: int) -> list[str]:
     for name, hook, type_, priority, rule in chains:
         chain = f"{table} {name}_{hook}"
         lines.append(f"add chain {chain} {{ type {type_} hook {hook} priority {priority}; policy accept; }}")
-        lines += [f"flush chain {chain}", f"add rule {chain} {rule}"]
+        lines.append(f"flush chain {chain}")
+        # nft knows the size of a port only where the transport is known.
+        lines += [
+            f"add rule {chain} meta l4proto {transport} {rule.format(transport)}"
+            for transport in ("tcp", "udp", "sctp")
+        ]
     return lines
 
 
-def count_commands(version: int, key: VirtualKey, server: VirtualServer | None) -> list[str]:
-    """Return the commands that let a virtual server be counted from now on, or no longer if it is None.
+def delete_command(version: int) -> str:
+    """Return the command that deletes the table, which must exist."""
+    return f"delete table {_family(version)} {COUNTER_TABLE}"
 
-    An element that is there already keeps its counter.
+
+def count_commands(
+    version: int, key: VirtualKey, before: VirtualServer | None, after: VirtualServer | None
+) -> list[str]:
+    """Return the commands that let the real servers of a virtual server be counted, or no longer if `after` is None.
+
+    An element that is there already keeps its counter. Elements of real servers that leave stay: their counts are
+    added to those of former real servers by `repair_commands`.
     """
-    table = f"{_family(version)} {COUNTER_TABLE}"
-    element = f"{{ {map_element(key)} }}"
-    lines = [f"add element {table} {name} {element}" for name in (*_COUNTED, _REFUSING)]
-    # nft refuses to delete an element that is missing, and adding one that is there does nothing.
-    if server is None:
-        lines += [f"delete element {table} {name} {element}" for name in (*_COUNTED, _REFUSING)]
-    elif eligible_servers(server):
-        lines.append(f"delete element {table} {_REFUSING} {element}")
-    return lines
+    former = former_real_server(version)
+    if after is None:
+        reals = [] if before is None else sorted(before.real_servers)
+        # nft refuses to delete an element that is missing, and adding one that is there does nothing.
+        return [
+            line
+            for verb in ("add", "delete")
+            for line in _element_commands(version, verb, [(key, real) for real in (former, *reals)])
+        ]
+    new = [former, *sorted(after.real_servers)] if before is None else sorted(_new_real_servers(before, after))
+    return _element_commands(version, "add", [(key, real) for real in new])
 
 
 def is_counted_alike(before: VirtualServer | None, after: VirtualServer | None) -> bool:
     """Return whether a change of a virtual server leaves its elements as they are."""
-    return before is not None and after is not None and bool(eligible_servers(before)) == bool(eligible_servers(after))
+    return before is not None and after is not None and not _new_real_servers(before, after)
 
 
 def repair_commands(version: int, listing: CounterListing, servers: Mapping[VirtualKey, VirtualServer]) -> list[str]:
     """Return the commands that make the elements those of the virtual servers; empty if they are."""
-    due = dict.fromkeys(listing.keys() - servers.keys())
-    wrong = {
-        key: server
-        for key, server in servers.items()
-        if not listing.is_complete(key) or (key in listing.refusing) == bool(eligible_servers(server))
-    }
-    return [line for key, server in (due | wrong).items() for line in count_commands(version, key, server)]
+    former = former_real_server(version)
+    wanted = {(key, real) for key, server in servers.items() for real in (former, *server.real_servers)}
+    lines = _element_commands(version, "add", sorted(backend for backend in wanted if listing.lacks(backend)))
+    astray: list[BackendKey] = []
+    gone: dict[VirtualKey, list[BackendKey]] = {}
+    for backend in sorted(listing.backends() - wanted):
+        server = servers.get(backend[0])
+        if server is None:
+            astray.append(backend)
+        elif server.persistence != FOREIGN_VALUE:  # then its real servers are not known before it is repaired
+            gone.setdefault(backend[0], []).append(backend)
+    for key, backends in gone.items():
+        astray += [*backends, (key, former)]
+    lines += _element_commands(version, "add", astray) + _element_commands(version, "delete", astray)
+    for key, backends in gone.items():
+        for name, (packets, size) in listing.former(version, key, backends).items():
+            element = f"{_element((key, former))} counter packets {packets} bytes {size}"
+            lines.append(f"add element {_family(version)} {COUNTER_TABLE} {name} {{ {element} }}")
+    return lines
 
 
-def parse_counters(listed: str) -> CounterListing:
-    """Parse what `nft -j list table` prints. Raises `CounterListingError`."""
-    counters: dict[str, dict[VirtualKey, tuple[int, int]]] = {}
-    refusing: Collection[VirtualKey] = ()
+def parse_frame(listed: str) -> CounterFrame:
+    """Parse what `nft -j -t list table` prints. Raises `CounterListingError`."""
     fixed = []
+    types: dict[str, tuple[str, ...]] = {}
     try:
         for item in json.loads(listed)["nftables"]:
             ((kind, content),) = item.items()
             if kind == "set":
-                elements = list(_elements(content.pop("elem", [])))
-                if content["name"] == _REFUSING:
-                    refusing = [key for key, _ in elements]
-                else:
-                    counters[content["name"]] = dict(elements)
+                content.pop("elem", None)
+                of = content["type"]
+                types[content["name"]] = (of,) if isinstance(of, str) else tuple(of)
             if kind in ("set", "chain", "rule"):
                 content.pop("handle", None)
                 fixed.append(json.dumps(item, sort_keys=True))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CounterListingError(f"{type(error).__name__}: {error}") from error
-    return CounterListing(counters, frozenset(refusing), tuple(sorted(fixed)))
+    return CounterFrame(tuple(sorted(fixed)), types)
 
 
-def _elements(listed: Iterable[Json]) -> Iterator[tuple[VirtualKey, tuple[int, int]]]:
-    """Yield the key of each element with its packets and bytes; elements with an unknown protocol are left out."""
-    for element in listed:
-        content = element.get("elem", {"val": element})
-        address, protocol, port = content["val"]["concat"]
-        transport = TRANSPORTS.get(protocol_number(protocol))
-        counter = content.get("counter") or {"packets": 0, "bytes": 0}
-        if transport is not None:
-            yield VirtualKey(address, port, transport), (counter["packets"], counter["bytes"])
+def _new_real_servers(before: VirtualServer, after: VirtualServer) -> Collection[RealKey]:
+    return after.real_servers.keys() - before.real_servers.keys()
+
+
+def _element_commands(version: int, verb: str, backends: Collection[BackendKey]) -> list[str]:
+    """Return a command for each set; none without real servers."""
+    if not backends:
+        return []
+    elements = ", ".join(map(_element, backends))
+    return [f"{verb} element {_family(version)} {COUNTER_TABLE} {name} {{ {elements} }}" for name in COUNTER_SETS]
+
+
+def _element(backend: BackendKey) -> str:
+    key, real = backend
+    return f"{map_element(key)} . {real.address} . {real.port}"
+
+
+def _key_types(version: int) -> tuple[str, ...]:
+    address = "ipv6_addr" if version == 6 else "ipv4_addr"
+    return address, "inet_proto", "inet_service", address, "inet_service"
 
 
 def _family(version: int) -> str:

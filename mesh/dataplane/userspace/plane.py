@@ -27,7 +27,7 @@ from mesh.dataplane.operations import (
 )
 from mesh.dataplane.userspace.scheduler import RealServerScheduler
 from mesh.dataplane.userspace.tcp_proxy import IDLE_TIMEOUT as TCP_IDLE
-from mesh.dataplane.userspace.tcp_proxy import MAX_CONNECTIONS, TcpListener
+from mesh.dataplane.userspace.tcp_proxy import MAX_CONNECTIONS, RealServerMeter, TcpListener
 from mesh.dataplane.userspace.udp_proxy import IDLE_TIMEOUT as UDP_IDLE
 from mesh.dataplane.userspace.udp_proxy import MAX_SESSIONS, UdpListener
 from mesh.model.codes import Code
@@ -78,6 +78,8 @@ class _UserspaceServer:
         self.balance = RealServerScheduler(operation.scheduler, operation.persistence, flags=operation.flags)
         self.listening = False
         self.connections = 0
+        self.meters: dict[RealKey, RealServerMeter] = {}
+        """What each present real server has carried."""
         self.listener: TcpListener | UdpListener = (
             TcpListener(self, shares.connections, shares.tcp_idle)
             if key.transport is Transport.TCP
@@ -94,9 +96,13 @@ class _UserspaceServer:
     def refused(self, real: RealKey) -> None:
         self._on_refused(real.address, real.port)
 
-    def opened(self, real: RealKey) -> None:
+    def opened(self, real: RealKey) -> RealServerMeter:
         self.balance.active[real] += 1
         self.connections += 1
+        # A real server may have been removed while it accepted: then nobody reads what counts its bytes.
+        meter = self.meters.get(real) or RealServerMeter()
+        meter.connections += 1
+        return meter
 
     def closed(self, real: RealKey) -> None:
         self.balance.active[real] -= 1
@@ -105,6 +111,10 @@ class _UserspaceServer:
         """Set the settings of a real server; None removes it."""
         others = {key: value for key, value in self.balance.real_servers.items() if key != real}
         self.balance.real_servers = others if settings is None else {**others, real: settings}
+        if settings is None:
+            self.meters.pop(real, None)
+        else:
+            self.meters.setdefault(real, RealServerMeter())
         # UDP has no end of a connection to wait for.
         if settings is None and isinstance(self.listener, UdpListener):
             self.listener.end_sessions_of(real)
@@ -209,6 +219,15 @@ class UserspaceDataPlane(DataPlane):
     async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
         """Return the traffic of each virtual server; a UDP session counts as a connection."""
         return {key: server.carried() for key, server in self._servers.items()}
+
+    @override
+    async def endpoint_traffic(self) -> Mapping[BackendKey, TrafficCounters]:
+        """Return the traffic to each real server; bytes that reached none are counted for the virtual server alone."""
+        return {
+            (key, real): meter.counted()
+            for key, server in self._servers.items()
+            for real, meter in server.meters.items()
+        }
 
     @override
     async def close(self) -> None:

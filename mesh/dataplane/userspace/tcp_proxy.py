@@ -11,7 +11,7 @@ reset. A connection over which nothing is sent for `IDLE_TIMEOUT` is reset as we
 import asyncio
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, cast
 
@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from mesh.model.part import DaemonPart
 from mesh.model.service import Address
-from mesh.model.table import RealKey
+from mesh.model.table import RealKey, TrafficCounters
 from mesh.util.bulkhead import Bulkhead
 from mesh.util.connection_shares import ConnectionShares
 from mesh.util.sockets import LACK_ERRNOS
@@ -49,8 +49,8 @@ class ProxyBackend(Protocol):
         """Report that a real server did not accept a connection."""
         ...
 
-    def opened(self, real: RealKey) -> None:
-        """Report that a connection to a real server is open."""
+    def opened(self, real: RealKey) -> "RealServerMeter":
+        """Report that a connection to a real server is open; returns what counts its bytes."""
         ...
 
     def closed(self, real: RealKey) -> None:
@@ -64,6 +64,22 @@ class ByteMeter:
 
     octets: int = 0
     """Bytes so far."""
+
+
+@dataclass(slots=True)
+class RealServerMeter:
+    """Counts what one real server behind a virtual server has carried."""
+
+    connections: int = 0
+    """Connections so far."""
+    inward: ByteMeter = field(default_factory=ByteMeter)
+    """Bytes from clients."""
+    outward: ByteMeter = field(default_factory=ByteMeter)
+    """Bytes to clients."""
+
+    def counted(self) -> TrafficCounters:
+        """Return the counts so far."""
+        return TrafficCounters(self.connections, self.inward.octets, self.outward.octets)
 
 
 def reset_connection(transport: asyncio.Transport | None) -> None:
@@ -81,6 +97,7 @@ class _ConnectionSide(asyncio.Protocol):
     def __init__(self, meter: ByteMeter) -> None:
         """`meter` counts the bytes that this side sends."""
         self._meter = meter
+        self._real_meter = ByteMeter()
         self.transport: asyncio.Transport | None = None
         self.other: _ConnectionSide | None = None
         self._early = bytearray()
@@ -99,6 +116,7 @@ class _ConnectionSide(asyncio.Protocol):
     @bulkhead.method
     def data_received(self, data: bytes) -> None:
         self._meter.octets += len(data)
+        self._real_meter.octets += len(data)
         self.octets += len(data)
         if self.other is not None and self.other.transport is not None:
             self.other.transport.write(data)
@@ -135,6 +153,11 @@ class _ConnectionSide(asyncio.Protocol):
                 self.other.transport.close()
             else:
                 reset_connection(self.other.transport)  # a reset is passed on as a reset
+
+    def count_for(self, meter: ByteMeter) -> None:
+        """Count the bytes that this side has received and will receive by this meter, too: that of a real server."""
+        meter.octets += self.octets
+        self._real_meter = meter
 
     def finish(self) -> None:
         """Pass on the end of file of the other side; if both sides have sent one, close the connection."""
@@ -224,7 +247,9 @@ class _ClientSide(_ConnectionSide):
                 server.transport.abort()  # the client has gone meanwhile
                 return
             self.real = real
-            behind.opened(real)
+            meter = behind.opened(real)
+            self.count_for(meter.inward)
+            server.count_for(meter.outward)
             self.join(server)
             return
         reset_connection(self.transport)

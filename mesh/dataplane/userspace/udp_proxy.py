@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 
 from typing_extensions import override
 
-from mesh.dataplane.userspace.tcp_proxy import ByteMeter, ProxyBackend
+from mesh.dataplane.userspace.tcp_proxy import ByteMeter, ProxyBackend, RealServerMeter
 from mesh.model.part import DaemonPart
 from mesh.model.service import Address
 from mesh.model.table import RealKey
@@ -61,6 +61,7 @@ class _UdpSession(asyncio.DatagramProtocol):
         self._waiting: list[bytes] = []
         self._transport: asyncio.DatagramTransport | None = None
         self.real = real
+        self.meter = RealServerMeter()
         self.used = now
         self.ended = False
 
@@ -167,6 +168,7 @@ class UdpListener(asyncio.DatagramProtocol):
         session.used = asyncio.get_running_loop().time()
         session.send(data)
         self.inward.octets += len(data)
+        session.meter.inward.octets += len(data)
 
     def reply(self, session: _UdpSession, data: bytes, client: Client) -> None:
         """Forward a real server's datagram to the client."""
@@ -177,6 +179,7 @@ class UdpListener(asyncio.DatagramProtocol):
             except OSError:
                 return  # the client cannot be reached; it will ask again if it is there
             self.outward.octets += len(data)
+            session.meter.outward.octets += len(data)
 
     def end(self, client: Client) -> None:
         """End a client's session; its next datagram begins another one."""
@@ -205,7 +208,7 @@ class UdpListener(asyncio.DatagramProtocol):
             return None
         loop = asyncio.get_running_loop()
         session = _UdpSession(self, client, real, loop.time())
-        self._behind.opened(real)
+        session.meter = self._behind.opened(real)
         connect = bulkhead.run("a proxied session", self._connect, session, client)
         opening = loop.create_task(connect, name="proxy session")
         self._opening.add(opening)

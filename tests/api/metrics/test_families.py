@@ -23,7 +23,7 @@ from mesh.model.part import DaemonPart, FrozenPart, ProblemPart
 from mesh.model.probe import ProbeKind
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import DrainReason, Endpoint, Health, Instance, Transport
-from mesh.model.table import TrafficCounters, VirtualKey
+from mesh.model.table import RealKey, TrafficCounters, VirtualKey
 from mesh.model.view import ClusterView
 from tests.builders import TCP_PROBE, endpoint, service
 
@@ -226,6 +226,24 @@ def test_traffic_of_a_service_is_the_sum_over_its_virtual_servers() -> None:
     assert not any(key.startswith("vipmesh_service_connections_total") for key in silent), "0 would be a lie"
 
 
+ENDPOINT_TRAFFIC = {
+    (VirtualKey("10.112.0.2", 80, Transport.TCP), RealKey("10.2.0.1", 80)): TrafficCounters(3, 400, 5000),
+    (VirtualKey("10.112.0.2", 80, Transport.TCP), RealKey("10.2.0.4", 80)): TrafficCounters(1, 2, 3),
+    (VirtualKey("10.112.0.2", 80, Transport.TCP), RealKey("10.2.0.9", 80)): TrafficCounters(7, 7, 7),
+}
+
+
+@pytest.mark.parametrize("bound", [0, 1, 9])
+def test_endpoints_have_series_of_their_own_up_to_a_limit(bound: int) -> None:
+    found = read(MetricsInput(OBSERVED, endpoint_traffic=ENDPOINT_TRAFFIC, most_endpoints=bound))
+    counted = {key: value for key, value in found.items() if key.startswith("vipmesh_endpoint_")}
+    assert len(counted) == 3 * min(bound, 2), "what is behind the virtual server and no endpoint of ours has none"
+    if bound == 9:
+        assert sorted(value for key, value in counted.items() if "connections" in key) == [1, 3]
+        assert sorted(value for key, value in counted.items() if "sent" in key) == [3, 5000]
+        assert all("a.test" in key for key in counted)
+
+
 @pytest.mark.parametrize("bound", [0, 1, 2])
 def test_services_above_the_limit_have_no_series_of_their_own(bound: int) -> None:
     found = read(MetricsInput(OBSERVED, most_services=bound))
@@ -250,7 +268,8 @@ def test_names_follow_the_conventions() -> None:
         assert family.name.endswith("_total") == (family.kind == "counter"), family.name
         assert not family.name.endswith(("_count", "_sum", "_bucket")), family.name
         assert family.meaning.endswith(".")
-        assert "endpoint" not in family.labels, "endpoints come and go: each would leave a series behind"
+        bounded = re.fullmatch(r"vipmesh_endpoint_\w+_total", family.name)
+        assert ("endpoint" in family.labels) == bool(bounded), "endpoints come and go: each leaves a series behind"
 
 
 @pytest.mark.parametrize(

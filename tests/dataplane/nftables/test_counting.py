@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Mapping
 
 import pytest
@@ -21,6 +22,8 @@ from tests.system.ipvs.lab import Lab, Servers, ask_tcp, ask_udp
 
 __all__ = ["interface", "lab", "plane", "servers"]
 
+VIP = "10.112.0.7"
+ELEMENT = f"10.112.0.7 . tcp . 80 . {A.address} . {A.port}"
 PUBLISHED = VirtualKey("10.1.0.1", 30080, Transport.TCP)
 
 
@@ -121,12 +124,18 @@ async def test_one_that_was_programmed_without_counters_is_counted_once_it_is_lo
 @pytest.mark.parametrize(
     "broken",
     [
-        pytest.param("flush chain ip vipmesh_count opened_prerouting", id="the rule of connections"),
+        pytest.param("flush chain ip vipmesh_count opened_postrouting", id="the rule of connections"),
         pytest.param("flush chain ip vipmesh_count sent_postrouting", id="the rule of bytes"),
         pytest.param("flush chain ip vipmesh_count sent_input; delete chain ip vipmesh_count sent_input", id="a chain"),
-        pytest.param("delete element ip vipmesh_count sent { 10.112.0.7 . tcp . 80 }", id="an element"),
-        pytest.param("add element ip vipmesh_count refusing { 10.112.0.7 . tcp . 80 }", id="it is said to refuse"),
-        pytest.param("add element ip vipmesh_count opened { 10.112.0.9 . tcp . 80 }", id="an element more"),
+        pytest.param(f"delete element ip vipmesh_count sent {{ {ELEMENT} }}", id="an element"),
+        pytest.param(
+            "add element ip vipmesh_count opened { 10.112.0.9 . tcp . 80 . 10.2.0.1 . 1 }", id="an element more"
+        ),
+        pytest.param(
+            "delete table ip vipmesh_count; add table ip vipmesh_count; add set ip vipmesh_count opened"
+            " { type ipv4_addr . inet_proto . inet_service; counter; }",
+            id="sets of another version",
+        ),
         pytest.param("flush ruleset", id="all"),
     ],
 )
@@ -160,6 +169,59 @@ async def test_bytes_are_those_of_the_packets(lab: Lab, servers: Servers, plane:
     assert (await plane.traffic())[names] == TrafficCounters(1, 3 * 30, 3 * 32)
     assert await ask_udp(lab, names) == "a"
     assert await opened(plane, names) == 2
+
+
+async def test_each_endpoint_has_counts_of_its_own(lab: Lab, servers: Servers, plane: NftablesDataPlane) -> None:
+    """Weights are slots of one map; an endpoint that comes or goes leaves the counts of the others as they are."""
+    for name in ("a", "b"):
+        await servers.start(name)
+    names = VirtualKey("10.112.0.7", 53, Transport.UDP)
+    weighted = VirtualServer(real_servers={A: RealServer(3), B: RealServer(1)})
+    await want(plane, Table({names: weighted}, frozenset({VIP})))
+    answers = Counter([await ask_udp(lab, names) for _ in range(8)])
+    assert answers == {"a": 6, "b": 2}
+    size = len(b"hello\n") + 28  # with the headers of IP and UDP
+    counted = await plane.endpoint_traffic()
+    assert {real: (traffic.connections, traffic.bytes_in) for (_, real), traffic in counted.items()} == {
+        A: (6, 6 * size),
+        B: (2, 2 * size),
+    }
+    total = (await plane.traffic())[names]
+    assert total == counted[names, A] + counted[names, B]
+    await want(plane, behind(names, A))
+    assert await plane.endpoint_traffic() == {(names, A): counted[names, A]}
+    assert await plane.endpoint_traffic() == {(names, A): counted[names, A]}
+    assert (await plane.traffic())[names] == total, "a former endpoint still counts for its service"
+    await want(plane, behind(names, A, B))
+    assert await plane.endpoint_traffic() == {(names, A): counted[names, A], (names, B): TrafficCounters()}
+    assert (await plane.traffic())[names] == total
+
+
+async def test_an_endpoint_that_is_soon_back_goes_on_counting(
+    lab: Lab, servers: Servers, plane: NftablesDataPlane
+) -> None:
+    await servers.start("a")
+    await want(plane, behind(WEB_KEY, A))
+    assert await ask_tcp(lab, WEB_KEY) == "a"
+    await settled(plane)
+    await want(plane, behind(WEB_KEY, B))
+    await want(plane, behind(WEB_KEY, A))
+    assert await ask_tcp(lab, WEB_KEY) == "a"
+    assert (await plane.endpoint_traffic())[WEB_KEY, A].connections == 2
+    assert await opened(plane) == 2
+
+
+async def test_rules_that_are_damaged_do_not_end_the_counts_of_endpoints(
+    lab: Lab, servers: Servers, plane: NftablesDataPlane
+) -> None:
+    await servers.start("a")
+    await want(plane, behind(WEB_KEY, A))
+    assert await ask_tcp(lab, WEB_KEY) == "a"
+    before = await settled(plane)
+    run_command("nft", "flush chain ip vipmesh_lb tcp-10.112.0.7-80")
+    await plane.traffic()
+    await want(plane, behind(WEB_KEY, A))
+    assert (await plane.endpoint_traffic())[WEB_KEY, A] == before[WEB_KEY]
 
 
 async def test_a_connection_within_the_host_is_counted_once(plane: NftablesDataPlane) -> None:

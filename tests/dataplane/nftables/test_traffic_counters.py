@@ -4,13 +4,18 @@ import json
 
 import pytest
 
+from mesh.dataplane.drain import BackendKey
+from mesh.dataplane.nftables.service_chain import FOREIGN_VALUE
 from mesh.dataplane.nftables.traffic_counters import (
+    COUNTER_SETS,
+    CounterFrame,
     CounterListing,
     CounterListingError,
     count_commands,
     counter_script,
+    former_real_server,
     is_counted_alike,
-    parse_counters,
+    parse_frame,
     repair_commands,
 )
 from mesh.model.service import Transport
@@ -18,31 +23,37 @@ from mesh.model.table import RealKey, RealServer, TrafficCounters, VirtualKey, V
 
 WEB = VirtualKey("10.112.0.7", 80, Transport.TCP)
 NAMES = VirtualKey("10.112.0.7", 53, Transport.UDP)
-ONE = RealKey("10.2.0.1", 80)
+ONE, TWO, FORMER = RealKey("10.2.0.1", 80), RealKey("10.2.0.2", 80), former_real_server(4)
 SERVING = VirtualServer(real_servers={ONE: RealServer()})
-REFUSING = VirtualServer(real_servers={ONE: RealServer(0)})
+BOTH = VirtualServer(real_servers={ONE: RealServer(), TWO: RealServer()})
+
+OPENED: dict[BackendKey, tuple[int, int]] = {(WEB, ONE): (3, 180), (WEB, FORMER): (1, 60)}
+ALL = CounterListing(
+    {
+        "opened": OPENED,
+        "received": {(WEB, ONE): (9, 900), (WEB, FORMER): (0, 0)},
+        "sent": {(WEB, ONE): (8, 8000), (WEB, FORMER): (1, 7)},
+    }
+)
 
 
-def listing(**sets: dict[VirtualKey, tuple[int, int]]) -> CounterListing:
-    refusing = frozenset(sets.pop("refusing", {}))
-    return CounterListing(sets, refusing)
+def commands(verb: str, elements: str) -> list[str]:
+    return [f"{verb} element ip vipmesh_count {name} {{ {elements} }}" for name in COUNTER_SETS]
 
 
-ALL = listing(opened={WEB: (3, 180)}, received={WEB: (9, 900)}, sent={WEB: (8, 8000)})
-
-
-def test_the_first_packets_count_as_received() -> None:
-    assert ALL.traffic(WEB) == TrafficCounters(3, 1080, 8000)
-    assert ALL.traffic(NAMES) == TrafficCounters()
+def test_the_first_packets_count_as_received_and_former_endpoints_for_their_service() -> None:
+    assert ALL.traffic((WEB, ONE)) == TrafficCounters(3, 1080, 8000)
+    assert ALL.traffic((NAMES, ONE)) == TrafficCounters()
+    assert ALL.totals() == {WEB: TrafficCounters(4, 1140, 8007)}
 
 
 @pytest.mark.parametrize(
     ("before", "after", "alike"),
     [
-        (SERVING, VirtualServer(real_servers={ONE: RealServer(7), RealKey("10.2.0.2", 80): RealServer()}), True),
-        (REFUSING, VirtualServer(), True),
-        (SERVING, REFUSING, False),
-        (REFUSING, SERVING, False),
+        (SERVING, VirtualServer(real_servers={ONE: RealServer(7)}), True),
+        (BOTH, SERVING, True),
+        (SERVING, VirtualServer(real_servers={ONE: RealServer(0)}, persistence=9), True),
+        (SERVING, BOTH, False),
         (None, SERVING, False),
         (SERVING, None, False),
     ],
@@ -53,27 +64,58 @@ def test_most_changes_leave_the_elements(
     assert is_counted_alike(before, after) is alike
 
 
+def test_a_change_of_one_endpoint_is_one_element() -> None:
+    assert count_commands(4, WEB, SERVING, BOTH) == commands("add", "10.112.0.7 . 6 . 80 . 10.2.0.2 . 80")
+    assert count_commands(4, WEB, BOTH, SERVING) == [], "its counts are kept until they are read"
+
+
+ELEMENT, REST = "10.112.0.7 . 6 . 80 . 10.2.0.1 . 80", "10.112.0.7 . 6 . 80 . 0.0.0.0 . 0"
+
+
+def test_a_service_is_counted_from_its_beginning_to_its_end() -> None:
+    assert count_commands(4, WEB, None, SERVING) == commands("add", f"{REST}, {ELEMENT}")
+    assert count_commands(4, WEB, SERVING, None) == [
+        *commands("add", f"{REST}, {ELEMENT}"),
+        *commands("delete", f"{REST}, {ELEMENT}"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("found", "servers", "due"),
     [
         pytest.param(ALL, {WEB: SERVING}, [], id="as it must be"),
-        pytest.param(ALL, {WEB: SERVING, NAMES: SERVING}, count_commands(4, NAMES, SERVING), id="one is missing"),
-        pytest.param(ALL, {}, count_commands(4, WEB, None), id="one is gone"),
-        pytest.param(ALL, {WEB: REFUSING}, count_commands(4, WEB, REFUSING), id="it refuses now"),
         pytest.param(
-            CounterListing(ALL.counters, frozenset({WEB})),
-            {WEB: SERVING},
-            count_commands(4, WEB, SERVING),
-            id="serves now",
+            ALL, {WEB: BOTH}, commands("add", "10.112.0.7 . 6 . 80 . 10.2.0.2 . 80"), id="an endpoint is missing"
         ),
         pytest.param(
-            listing(opened={WEB: (3, 180)}, received={}, sent={WEB: (0, 0)}),
+            CounterListing({**ALL.counters, "opened": {(WEB, FORMER): (1, 60)}}),
             {WEB: SERVING},
-            count_commands(4, WEB, SERVING),
+            commands("add", ELEMENT),
             id="an element of one set is missing",
         ),
         pytest.param(
-            listing(refusing={NAMES: (0, 0)}), {}, count_commands(4, NAMES, None), id="a refusing one is gone"
+            ALL,
+            {},
+            [*commands("add", f"{REST}, {ELEMENT}"), *commands("delete", f"{REST}, {ELEMENT}")],
+            id="a service is gone",
+        ),
+        pytest.param(
+            ALL,
+            {WEB: VirtualServer()},
+            [
+                *commands("add", f"{ELEMENT}, {REST}"),
+                *commands("delete", f"{ELEMENT}, {REST}"),
+                f"add element ip vipmesh_count opened {{ {REST} counter packets 4 bytes 240 }}",
+                f"add element ip vipmesh_count received {{ {REST} counter packets 9 bytes 900 }}",
+                f"add element ip vipmesh_count sent {{ {REST} counter packets 9 bytes 8007 }}",
+            ],
+            id="an endpoint is gone",
+        ),
+        pytest.param(
+            ALL,
+            {WEB: VirtualServer(persistence=FOREIGN_VALUE)},
+            [],
+            id="a damaged service has unknown endpoints",
         ),
     ],
 )
@@ -84,23 +126,24 @@ def test_repairs(found: CounterListing, servers: dict[VirtualKey, VirtualServer]
 def test_every_version_has_its_own_words() -> None:
     assert all(" ip6 vipmesh_count" in line for line in counter_script(6))
     assert not any("ipv4_addr" in line or " ip daddr" in line for line in counter_script(6))
-    key = VirtualKey("fd00::7", 80, Transport.TCP)
-    assert "add element ip6 vipmesh_count opened { fd00::7 . 6 . 80 }" in count_commands(6, key, SERVING)
+    key, real = VirtualKey("fd00::7", 80, Transport.TCP), RealKey("fd00::8", 8080)
+    found = count_commands(6, key, None, VirtualServer(real_servers={real: RealServer()}))
+    elements = "fd00::7 . 6 . 80 . :: . 0, fd00::7 . 6 . 80 . fd00::8 . 8080"
+    assert f"add element ip6 vipmesh_count opened {{ {elements} }}" in found
 
 
-def test_a_listing_is_parsed_and_what_nft_does_not_print_is_refused() -> None:
-    element = {"elem": {"val": {"concat": ["10.112.0.7", "tcp", 80]}, "counter": {"packets": 3, "bytes": 180}}}
-    other = {"elem": {"val": {"concat": ["10.112.0.7", "gre", 80]}, "counter": {"packets": 1, "bytes": 1}}}
-    sets = [
-        {"set": {"name": "opened", "handle": 1, "elem": [element, other]}},
-        {"set": {"name": "refusing", "handle": 2, "elem": [{"concat": ["10.112.0.7", 17, 53]}]}},
-    ]
-    found = parse_counters(json.dumps({"nftables": [{"metainfo": {}}, *sets]}))
-    assert found.counters == {"opened": {WEB: (3, 180)}}
-    assert found.refusing == {NAMES}
-    assert found.keys() == {WEB, NAMES}
+def test_the_frame_is_parsed_and_what_nft_does_not_print_is_refused() -> None:
+    types = ["ipv4_addr", "inet_proto", "inet_service"]
+    sets = [{"set": {"name": "opened", "type": types, "handle": 1, "elem": [1]}}]
+    found = parse_frame(json.dumps({"nftables": [{"metainfo": {}}, *sets]}))
+    assert not found.fits(4), "a set of another version"
     sets[0]["set"] |= {"handle": 9, "elem": []}
-    assert parse_counters(json.dumps({"nftables": sets})).fixed == found.fixed, "without handles and elements"
-    for bad in ("", "{}", '{"nftables": [{"set": {"name": "opened", "elem": [1]}}]}', '{"nftables": [{}]}'):
+    assert parse_frame(json.dumps({"nftables": sets})).fixed == found.fixed, "without handles and elements"
+    sets[0]["set"]["type"] = [*types, "ipv4_addr", "inet_service"]
+    assert parse_frame(json.dumps({"nftables": sets})).fits(4)
+    assert not parse_frame(json.dumps({"nftables": sets})).fits(6)
+    assert not CounterFrame(types={"refusing": ("ipv4_addr",)}).fits(4)
+    assert CounterFrame().fits(4), "an empty table"
+    for bad in ("", "{}", '{"nftables": [{"set": {"name": "opened"}}]}', '{"nftables": [{}]}', "[" * 99_999):
         with pytest.raises(CounterListingError):
-            parse_counters(bad)
+            parse_frame(bad)

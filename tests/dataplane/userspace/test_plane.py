@@ -15,6 +15,7 @@ from typing_extensions import override
 from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.operations import AddRealServer, AddVirtualServer, BindVip
 from mesh.dataplane.userspace import UserspaceDataPlane
+from mesh.dataplane.userspace.tcp_proxy import RealServerMeter
 from mesh.dataplane.userspace.udp_proxy import UdpListener
 from mesh.host.vip_interface import LoopbackAddresses
 from mesh.model.service import Address, Forwarding, Scheduler, Transport
@@ -349,8 +350,8 @@ async def test_a_client_of_udp_keeps_its_real_server_until_it_is_idle(servers: R
         def refused(self, real: RealKey) -> None:
             pytest.fail(f"{real} listens")
 
-        def opened(self, real: RealKey) -> None:
-            pass
+        def opened(self, real: RealKey) -> RealServerMeter:
+            return RealServerMeter()
 
         def closed(self, real: RealKey) -> None:
             closed.set()
@@ -414,8 +415,8 @@ async def ask_with_empty_datagrams() -> None:
         def refused(self, real: RealKey) -> None:
             pytest.fail(f"{real} listens")
 
-        def opened(self, real: RealKey) -> None:
-            pass
+        def opened(self, real: RealKey) -> RealServerMeter:
+            return RealServerMeter()
 
         def closed(self, real: RealKey) -> None:
             pass
@@ -459,8 +460,8 @@ async def test_an_empty_datagram_to_a_port_where_nothing_listens_ends_the_sessio
         def refused(self, real: RealKey) -> None:
             refused.set()
 
-        def opened(self, real: RealKey) -> None:
-            pass
+        def opened(self, real: RealKey) -> RealServerMeter:
+            return RealServerMeter()
 
         def closed(self, real: RealKey) -> None:
             pass

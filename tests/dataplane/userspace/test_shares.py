@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from mesh.dataplane.userspace.tcp_proxy import ProxyBackend, TcpListener
+from mesh.dataplane.userspace.tcp_proxy import ProxyBackend, RealServerMeter, TcpListener
 from mesh.dataplane.userspace.udp_proxy import UdpListener
 from mesh.model.service import Address
 from mesh.model.table import RealKey
@@ -35,8 +35,8 @@ class OneRealServer(ProxyBackend):
         self.refusals += 1
 
     @override
-    def opened(self, real: RealKey) -> None:
-        pass
+    def opened(self, real: RealKey) -> RealServerMeter:
+        return RealServerMeter()
 
     @override
     def closed(self, real: RealKey) -> None:

@@ -9,6 +9,7 @@ export class Workers {
     this.body = body;
     this.choice = choice;
     this.shown = "";
+    this.names = [];
   }
 
   show(worker, services) {
@@ -31,7 +32,8 @@ export class Workers {
     const focused = this.body.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     this.body.replaceChildren(...rows.map(([name, row]) => line(name, row, name === worker.worker)));
     if (focused !== null) [...this.body.querySelectorAll("a")].find((each) => each.getAttribute("href") === focused)?.focus({ preventScroll: true });
-    this.offer(rows.map(([name]) => name));
+    this.names = rows.map(([name]) => name);
+    this.offer(this.names);
   }
 
   /** Offer the workers in the filter; the chosen one stays, even if it is gone. */

@@ -72,13 +72,17 @@ const deliver = {
     fresh = null;
     page.happened.begin();
     setTimeout(remember); // after the first paint
+    setTimeout(listWorkers);
   },
   flow(flow) {
     known.traffic = new Map(flow.services.map((each) => [each.owner, each]));
     known.counted = flow.counted;
     flowing = flow;
   },
-  happened: (event) => page.happened.add(event),
+  happened(event) {
+    page.happened.add(event);
+    if (event.event.kind.startsWith("worker-")) listWorkers();
+  },
   bye: ({ reason }) => state("lost", reason),
 };
 
@@ -95,6 +99,17 @@ async function remember() {
     }
   } catch {
     // the connection is lost, too, and says so; or there is no history
+  }
+  soon();
+}
+
+/** Ask which workers are registered: those without endpoints are not in the state of this one. */
+async function listWorkers() {
+  try {
+    const { workers: found } = await ask("/v1/workers");
+    workers.registered = found.map(({ name }) => name);
+  } catch {
+    // the connection is lost, too, and says so; or the worker is of an earlier version
   }
   soon();
 }

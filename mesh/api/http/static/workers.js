@@ -10,10 +10,12 @@ export class Workers {
     this.choice = choice;
     this.shown = "";
     this.names = [];
+    this.registered = []; // names, also of those without endpoints
   }
 
   show(worker, services) {
-    const found = new Map(worker.workers.map(({ name }) => [name, { services: 0, endpoints: 0, serving: 0 }]));
+    const all = [...this.registered, ...worker.workers.map(({ name }) => name)];
+    const found = new Map(all.map((name) => [name, { services: 0, endpoints: 0, serving: 0 }]));
     for (const service of services) {
       const here = new Set();
       for (const endpoint of service.endpoints) {

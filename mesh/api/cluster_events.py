@@ -109,10 +109,12 @@ def read_answer(worker: str, body: bytes, sent: float, received: float) -> Worke
     return WorkerAnswer(AskedWorker(worker, clock, unreadable=len(read) - len(kept)), kept)
 
 
-def merge_newest(kept: Sequence[KeptEvent], more: Sequence[KeptEvent]) -> list[KeptEvent]:
-    """Return the newest events of both, at most `MAX_MERGED_EVENTS`, in no order."""
+def merge_newest(
+    kept: Sequence[KeptEvent], more: Sequence[KeptEvent], most: int = MAX_MERGED_EVENTS
+) -> list[KeptEvent]:
+    """Return the newest events of both, at most `most`, in no order."""
     both = [*kept, *more]
-    return both if len(both) <= MAX_MERGED_EVENTS else nlargest(MAX_MERGED_EVENTS, both, key=_when)
+    return both if len(both) <= most else nlargest(most, both, key=_when)
 
 
 def cluster_document(

@@ -1,7 +1,9 @@
 """Records what happens on this worker: looks after each pass, and keeps the events in a ring on disk.
 
 Looks are batched: a pass is recorded at most a fraction of a second later, together with all changes until then. A ring
-that cannot be written loses events and nothing else. Events that wait for the disk are bounded.
+that cannot be written loses events and nothing else. Events that wait for the disk are bounded. While the ring cannot
+be opened after the start, what happens is recorded from a first look on; what that look found new or gone is known as
+soon as the ring says what was there before.
 """
 
 import asyncio
@@ -10,7 +12,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -134,12 +136,12 @@ class EventRecorder:
     async def run(self) -> None:
         """Record until cancelled."""
         clock = asyncio.get_running_loop().time
-        self._times.started = clock()
+        self._times.started, self._times.began_at = clock(), time.time()
         while True:
             if not self._opened and clock() >= self._times.retry_at:
                 await self._open()
+            await self._record_now()
             if self._opened:
-                await self._record_now()
                 await self._save()
             await asyncio.sleep(PAUSE)
             try:
@@ -151,9 +153,9 @@ class EventRecorder:
 
     async def stop(self) -> None:
         """Record what happened last and the end of the daemon, and close the ring."""
+        await self._record_now()
+        self._add([self._of_daemon(EventKind.DAEMON_STOPPED, time.time(), "the daemon stopped")])
         if self._opened:
-            await self._record_now()
-            self._add([self._of_daemon(EventKind.DAEMON_STOPPED, "the daemon stopped")])
             self._times.retry_at = 0.0
             await self._save(stopped=True)
         try:
@@ -170,10 +172,18 @@ class EventRecorder:
             self._add([self._gap(self._times.looked_at, now, "the daemon was suspended, or its clock was set")])
         self._times.looked_at = now
         self._add(self._deaths(now))
-        moment = self._look(now, clock() < self._times.started + SETTLE_TIME)
-        if moment is not None:
-            effort = recording_effort(self._record, moment)
-            self._record, events = await compute(effort, partial(record_events, self._record, moment))
+        settling = clock() < self._times.started + SETTLE_TIME
+        moment = self._look(now, settling)
+        if moment is None:
+            return
+        first = not self._opened and self._times.first_look is None
+        if first and settling:
+            return
+        effort = recording_effort(self._record, moment)
+        self._record, events = await compute(effort, partial(record_events, self._record, moment))
+        if first:
+            self._times.first_look = moment
+        else:
             self._add(events)
 
     def _add(self, events: Iterable[PastEvent]) -> None:
@@ -234,12 +244,13 @@ class EventRecorder:
             out_of_memory=ended.out_of_memory,
         )
 
-    def _of_daemon(self, kind: EventKind, text: str) -> PastEvent:
+    def _of_daemon(self, kind: EventKind, at: float, text: str) -> PastEvent:
         code = str(Code.EVENT_OF_DAEMON)
-        return PastEvent(at=time.time(), kind=kind, code=code, text=bounded_text(text), worker=self._worker)
+        return PastEvent(at=at, kind=kind, code=code, text=bounded_text(text), worker=self._worker)
 
     def _gap(self, since: float, until: float, reason: str) -> PastEvent:
-        return self._of_daemon(EventKind.GAP, f"nothing was recorded from {_utc(since)} to {_utc(until)}: {reason}")
+        text = f"nothing was recorded from {_utc(since)} to {_utc(until)}: {reason}"
+        return self._of_daemon(EventKind.GAP, until, text)
 
     # ------------------------------------------------------------------------------------------- the ring
 
@@ -249,15 +260,31 @@ class EventRecorder:
         except EventRingError as error:
             self._report(error)
             return
-        self._opened = True
-        self._record = self._saved = _read_state(content.state)
         events = []
+        began = self._times.began_at
         if content.replaced:
-            events.append(self._of_daemon(EventKind.GAP, "the file of earlier events was damaged and is replaced"))
+            text = "the file of earlier events was damaged and is replaced"
+            events.append(self._of_daemon(EventKind.GAP, began, text))
         if content.alive is not None and not content.stopped:
-            reason = "the daemon did not stop in an orderly way"
-            events.append(self._gap(content.alive, time.time(), reason))
-        self._add([*events, self._of_daemon(EventKind.DAEMON_STARTED, "the daemon started")])
+            reason = "the daemon did not stop in an orderly way, or could not write that it stopped"
+            events.append(self._gap(content.alive, began, reason))
+        events.append(self._of_daemon(EventKind.DAEMON_STARTED, began, "the daemon started"))
+        self._saved = _read_state(content.state)
+        first, self._times.first_look = self._times.first_look, None
+        if first is None:
+            self._record = self._saved
+        else:
+            effort = recording_effort(self._saved, first)
+            before, missed = await compute(effort, partial(record_events, self._saved, first))
+            events += missed
+            self._record = replace(self._record, lost=(self._record.lost | before.lost) - self._record.workers)
+        self._opened = True
+        since, self._waiting = self._waiting, deque()
+        self._add(events)
+        self._waiting.extend(since)
+        while len(self._waiting) > MAX_WAITING:
+            self._waiting.popleft()
+            self._lost += 1
 
     async def _save(self, *, stopped: bool = False) -> None:
         """Write what waits, or the time alone if that is due. After an error it stays, up to a limit."""
@@ -270,7 +297,7 @@ class EventRecorder:
         events = tuple(self._waiting)
         if self._lost:
             text = f"{self._lost} earlier events were lost, since they could not be written"
-            events = (self._of_daemon(EventKind.GAP, text), *events)
+            events = (self._of_daemon(EventKind.GAP, time.time(), text), *events)
         try:
             first = await self._ring.write(RingBatch(time.time(), events, state, stopped))
         except EventRingError as error:
@@ -310,6 +337,10 @@ class _LookTimes:
     """When the ring may be used again after an error, in seconds of the clock of the event loop."""
     looked_at: float = 0.0
     """The last look, in seconds since 1970; 0 before the first one."""
+    began_at: float = 0.0
+    """The start, in seconds since 1970."""
+    first_look: EventMoment | None = None
+    """What the first look saw, if that was before the ring could be opened; None otherwise."""
 
 
 def _read_state(state: Mapping[str, bytes]) -> EventRecord:

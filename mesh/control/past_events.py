@@ -8,6 +8,8 @@ the events gives the endpoints of the record (`replay_endpoints`).
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from mesh.cluster.cut_off import statement_of
 from mesh.model.codes import Code
 from mesh.model.eligibility import effective_health, serves, vip_of
@@ -33,9 +35,10 @@ _DRAINS: Mapping[DrainReason, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedEndpoint:
+class RecordedEndpoint(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last recorded state of an endpoint."""
+
+    # A `Struct`: a change of one endpoint makes, compares and writes those of its whole service.
 
     worker: str
     id: str
@@ -57,8 +60,7 @@ class RecordedEndpoint:
         return self.worker, self.id
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedService:
+class RecordedService(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last recorded state of a service and of its endpoints."""
 
     service: Name | None = None
@@ -316,7 +318,7 @@ class _ServiceEvents:
             old = RecordedEndpoint(new.worker, new.id, new.address, new.name, run=new.run)
         elif not same_run(old.run, new.run):
             yield self._of_endpoint(new, EventKind.ENDPOINT_RESTARTED, Code.EVENT_OF_ENDPOINT, "has a new process")
-            old = replace(old, health=None)
+            old = msgspec.structs.replace(old, health=None)
         if new.health is not old.health and new.health is not None:
             failed = new.health is Health.UNHEALTHY
             kind = EventKind.ENDPOINT_FAILED if failed else EventKind.ENDPOINT_HEALTHY

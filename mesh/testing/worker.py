@@ -126,6 +126,8 @@ class FakeWorker:
         self.plane = plane or FakeDataPlane()
         self.source = FakeSource()
         context = LoopContext(ClusterState(field.pool))
+        self.recording = context.events.recording
+        """Set after each pass, for a recorder of past events."""
         self.probes = FakeProber(context.events.wake.set)
         self.loop = control_loop(
             WorkerConfig(

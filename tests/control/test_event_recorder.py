@@ -10,7 +10,15 @@ import pytest
 from typing_extensions import override
 
 from mesh.control.conditions import LoopConditions
-from mesh.control.event_recorder import MAX_LINES, MAX_WAITING, RETRY, ContainerExit, ContainerExits, EventRecorder
+from mesh.control.event_recorder import (
+    MAX_LINES,
+    MAX_WAITING,
+    RETRY,
+    SETTLE_TIME,
+    ContainerExit,
+    ContainerExits,
+    EventRecorder,
+)
 from mesh.control.past_events import EventMoment
 from mesh.model.codes import Code
 from mesh.model.past_event import EventKind, NumberedEvent, PastEvent
@@ -120,7 +128,7 @@ async def test_a_crash_leaves_a_gap(wall: WallClock) -> None:
     assert (gap.kind, started.kind) == (K.GAP, K.DAEMON_STARTED)
     assert gap.text == (
         "nothing was recorded from 1970-01-01 00:16:40 UTC to 1970-01-01 00:26:40 UTC: "
-        "the daemon did not stop in an orderly way"
+        "the daemon did not stop in an orderly way, or could not write that it stopped"
     )
 
 
@@ -161,6 +169,47 @@ async def test_the_end_of_a_container(ended: ContainerExit, signal: str | None, 
     assert (died.kind, gone.kind, empty.kind) == (K.CONTAINER_DIED, K.ENDPOINT_GONE, K.SERVICE_EMPTY)
     assert died.text == f"container web-1 of web.test on w1 ended: {words}"
     assert (died.owner, died.exit_code, died.signal) == ("demo/web", ended.exit_code, signal)
+
+
+async def test_a_disk_that_is_full_at_the_start_loses_the_first_look_and_no_line(
+    wall: WallClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="vipmesh")
+    bench = RecorderBench()
+    async with bench.running():
+        pass
+    before = len(await bench.kinds())
+    caplog.clear()
+    wall.now = 5000.0
+    bench.known = view(A, B)
+    bench.ring.is_full = True
+    async with bench.running():
+        await asyncio.sleep(SETTLE_TIME + 2 * RETRY)
+        assert "came" not in caplog.text, "what was there before is not known yet"
+        wall.now = 5060.0
+        await bench.sees(view(B))
+        assert "endpoint a of web.test on w1 is gone" in caplog.text
+        wall.now = 5090.0
+        bench.ring.is_full = False
+        await asyncio.sleep(2 * RETRY)
+    found = (await bench.events())[before:]
+    assert [(event.kind, event.at) for event in found] == [
+        (K.DAEMON_STARTED, 5000),
+        (K.ENDPOINT_CAME, 5000),
+        (K.ENDPOINT_GONE, 5060),
+        (K.DAEMON_STOPPED, 5090),
+    ]
+
+
+async def test_a_disk_that_stays_full_loses_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="vipmesh")
+    bench = RecorderBench()
+    bench.ring.is_full = True
+    async with bench.running():
+        await asyncio.sleep(SETTLE_TIME + 2 * RETRY)
+        await bench.sees(view(A, B))
+    assert "came at" in caplog.text
+    assert "the daemon stopped" in caplog.text
 
 
 async def test_a_full_disk_loses_the_oldest_events_says_so_and_stops_nothing() -> None:

@@ -18,7 +18,8 @@ from mesh.util.offload import compute
 
 MAX_NAME_LENGTH = 300
 """The most characters of a name that is asked about."""
-_ALL = 1 << 30
+ALL_EVENTS = 1 << 30
+"""As many events as there are."""
 _WRONG = (
     "since must be seconds since 1970, or negative: seconds before now; after must be the number of an event; last "
     "must be how many of the newest events are wanted"
@@ -50,7 +51,7 @@ class PastEventsQuery(NamedTuple):
     """Seconds since 1970, or negative: seconds before now."""
     after: int
     """Only events with a higher number."""
-    last: int = _ALL
+    last: int = ALL_EVENTS
     """How many of the newest events are wanted."""
 
 
@@ -61,10 +62,10 @@ def parse_query(query: Mapping[str, str]) -> PastEventsQuery:
         raise ValueError(f"of is empty or too long; send {MAX_NAME_LENGTH} characters at most")
     try:
         since, after = float(query.get("since", "0")), int(query.get("after", "0"))
-        last = int(query.get("last", str(_ALL)))
+        last = int(query.get("last", str(ALL_EVENTS)))
     except ValueError as error:
         raise ValueError(_WRONG) from error
-    if not (-1e12 < since < 1e12 and 0 <= after < 1 << 62 and 0 < last <= _ALL):  # also refuses NaN
+    if not (-1e12 < since < 1e12 and 0 <= after < 1 << 62 and 0 < last <= ALL_EVENTS):  # also refuses NaN
         raise ValueError(_WRONG)
     return PastEventsQuery(asked, since, after, last)
 

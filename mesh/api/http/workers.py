@@ -27,7 +27,7 @@ from mesh.api.cluster_events import (
 )
 from mesh.api.http.auth import refusal_response
 from mesh.api.http.handlers import WORKS
-from mesh.api.http.past_events import PastEventsHandler, PastEventsQuery, parse_query
+from mesh.api.http.past_events import ALL_EVENTS, PastEventsHandler, PastEventsQuery, parse_query
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.model.part import DaemonPart
@@ -144,12 +144,15 @@ class WorkersHandler:
         answered = {asked.worker for asked in workers}
         failed = "an internal error; the log of the daemon has more about it"
         workers += [missing(name, failed, Code.INTERNAL_ERROR).asked for name in others if name not in answered]
-        return await compute(len(kept), lambda: cluster_document(own, kept, workers, total - len(kept)))
+        dropped, kept = total - len(kept), merge_newest(kept, (), query.last)
+        return await compute(len(kept), lambda: cluster_document(own, kept, workers, dropped))
 
     async def _events_of(self, worker: str, query: PastEventsQuery, end: float) -> WorkerAnswer:
         """Return the events of another worker, or why there are none."""
         left = end - time.monotonic()
-        asked = urlencode({key: value for key, value in (("of", query.of), ("since", query.since)) if value})
+        last = None if query.last == ALL_EVENTS else query.last
+        parameters = (("of", query.of), ("since", query.since), ("last", last))
+        asked = urlencode({key: value for key, value in parameters if value})
         path = f"/v1/events/past{'?' if asked else ''}{asked}"
         try:
             if self._channel is None:

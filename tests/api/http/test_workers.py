@@ -10,6 +10,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mesh.api.channel.certificates import ChannelCertificates
@@ -21,7 +22,7 @@ from mesh.api.http.server import AdminListenConfig
 from mesh.cli.certs import make_certificates, revoke_certificates
 from mesh.model.codes import Code
 from mesh.model.credential import CertificateHolder
-from mesh.model.past_event import EventKind, PastEvent
+from mesh.model.past_event import EventKind, NumberedEvent, PastEvent
 from mesh.model.table import RealKey
 from mesh.store.event_ring import RingBatch, RingLimits
 from mesh.testing.channel import FakeDirectory, FakeWorkerChannel
@@ -260,6 +261,21 @@ async def test_an_exception_about_one_worker_leaves_the_others(tmp_path: Path) -
     channel.failures["w3", path] = LookupError("unexpected")  # type: ignore[assignment]
     document = await all_events(tmp_path, channel, "&of=web.test&since=-60")
     assert [each["code"] for each in document["workers"]] == [None, None, "VM751"]
+
+
+async def test_the_newest_events_are_those_of_all_workers_together(tmp_path: Path) -> None:
+    channel = fake("w2", "w3")
+    for worker, at in (("w2", 1.0), ("w3", 2.0)):
+        kept = [
+            NumberedEvent(number, PastEvent(at=at + 10 * number, kind=EventKind.GAP, code="VM787", text=worker))
+            for number in (1, 2, 3)
+        ]
+        body = json.dumps({"worker": worker, "now": time.time(), "events": msgspec.to_builtins(kept)}).encode()
+        # A worker of an earlier version sends all of them.
+        channel.answers[worker, "/v1/events/past?last=3"] = ChannelReply(body)
+    document = await all_events(tmp_path, channel, "&last=3")
+    assert [each["event"]["at"] for each in document["events"]] == [22, 31, 32]
+    assert document["dropped"] == 0
 
 
 async def test_no_worker_is_made_to_ask_a_third(tmp_path: Path) -> None:

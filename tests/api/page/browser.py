@@ -9,14 +9,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright
+from typing_extensions import override
 
+from mesh.api.channel.worker_channel import DEADLINE, MAX_ANSWER_BYTES, ChannelReply
 from mesh.api.events import EventInput, ServiceTraffic, TrafficEvent
 from mesh.api.http.broadcaster import EventBroadcaster
 from mesh.api.http.history import HistoryHandler
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi, AdminListenConfig
+from mesh.api.past_events import PastEventsDocument
 from mesh.api.traffic_history import INTERVAL, HistorySample, TrafficHistory
 from mesh.control.planner import make_plan
 from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
@@ -27,8 +31,9 @@ from mesh.health.state_machine import Verdict
 from mesh.model.claims import Claims
 from mesh.model.past_event import EventKind, NumberedEvent, PastEvent
 from mesh.model.service import Endpoint, EndpointKey, Health, Instance
-from mesh.model.table import TrafficCounters, VirtualKey
+from mesh.model.table import RealKey, TrafficCounters, VirtualKey
 from mesh.model.view import ClusterView
+from mesh.testing.channel import FakeDirectory, FakeWorkerChannel
 from tests.api.http.worker import TOKEN, VERBS
 from tests.builders import HTTP_PROBE, service
 from tests.system.e2e.programs import free_port
@@ -74,6 +79,32 @@ def happened(text: str, kind: EventKind = EventKind.ENDPOINT_FAILED, ago: float 
     return PastEvent(at=time.time() - ago, kind=kind, code="VM781", text=text, **about)  # type: ignore[arg-type]
 
 
+class Rings(FakeWorkerChannel):
+    """Other workers with past events. Those without a ring refuse."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__(FakeDirectory({name: RealKey("192.0.2.9", 9780) for name in names}))
+        self.kept: dict[str, list[PastEvent]] = {}
+        self.ahead = dict.fromkeys(names, 0.0)
+        """Seconds by which the clock of each is ahead."""
+
+    @override
+    async def ask(
+        self,
+        worker: str,
+        path: str,
+        *,
+        accept: str = "application/json",
+        deadline: float = DEADLINE,
+        most: int = MAX_ANSWER_BYTES,
+    ) -> ChannelReply:
+        if worker in self.kept:
+            numbered = tuple(NumberedEvent(number, each) for number, each in enumerate(self.kept[worker], 1))
+            document = PastEventsDocument(worker, time.time() + self.ahead[worker], numbered)
+            self.answers[worker, path] = ChannelReply(msgspec.json.encode(document))
+        return await super().ask(worker, path, accept=accept, deadline=deadline, most=most)
+
+
 @dataclass
 class Worker:
     """What the page shows; to be changed by the test."""
@@ -87,6 +118,8 @@ class Worker:
     history: TrafficHistory = field(default_factory=TrafficHistory)
     past: list[PastEvent] = field(default_factory=list)
     """The events that it has kept; `keep` adds one."""
+    channel: "Rings | None" = None
+    """Other workers; None if it has none that it could ask."""
 
     @property
     def url(self) -> str:
@@ -108,6 +141,7 @@ class Worker:
             lambda: self.observed,
             VERBS,
             feed=feed,
+            channel=self.channel,
             past=PastEventsHandler(lambda: FACTS.worker, "test", self),
             history=HistoryHandler(lambda: FACTS.worker, self.history),
         )

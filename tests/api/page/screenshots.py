@@ -17,7 +17,7 @@ from mesh.model.past_event import EventKind
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import PortPublication, Transport
 from mesh.model.table import RealKey, TrafficCounters, VirtualKey
-from tests.api.page.browser import Worker, failed, happened, launched, observed
+from tests.api.page.browser import Rings, Worker, failed, happened, launched, observed
 
 DOCS = Path(__file__).parents[3] / "docs"
 ROUNDS = 8
@@ -59,7 +59,7 @@ def shop(directory: Path) -> Worker:
         where="compose.yaml:9",
     )
     seen = replace(seen, view=view, plan=make_plan(view, view.health), problems={"claims": (problem,)})
-    return Worker(directory, failed(seen, 1, "status 503"))
+    return Worker(directory, failed(seen, 1, "status 503"), channel=Rings("w2"))
 
 
 def remember(worker: Worker) -> None:
@@ -67,6 +67,10 @@ def remember(worker: Worker) -> None:
     worker.passed(59, "demo/1", 400)
     about = {"owner": "demo/1", "service": "service-1.test", "worker": "w1"}
     end = "endpoint demo/1/0 of service-1.test"
+    about_other = {"owner": "demo/2", "service": "service-2.test"}
+    other = "container demo/2/1 of service-2.test on w2 ended: exit code 137, SIGKILL, out of memory"
+    assert worker.channel is not None
+    worker.channel.kept["w2"] = [happened(other, EventKind.CONTAINER_DIED, 1200, **about_other)]
     worker.keep(happened("the daemon of w1 started", EventKind.DAEMON_STARTED, 3500))
     worker.keep(happened(f"{end} failed: no answer in 2 s", EventKind.ENDPOINT_FAILED, 2400, **about))
     worker.keep(happened(f"{end} is healthy", EventKind.ENDPOINT_HEALTHY, 2100, **about))
@@ -97,7 +101,8 @@ async def take(picture: Picture) -> None:
             page = await context.new_page()
             await page.set_viewport_size({"width": picture.width, "height": 780 if picture.width < 500 else 1000})
             await page.goto(worker.link)
-            await expect(page.locator("#events-shown")).to_have_text("4 events")
+            await page.get_by_label("Kept by").select_option("all workers")
+            await expect(page.locator("#events-shown")).to_have_text("5 events; 2 of 2 workers have answered")
             await page.get_by_role("button", name="service-1.test").click()
             for number in range(ROUNDS):
                 flow(worker, number)

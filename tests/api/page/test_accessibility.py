@@ -15,7 +15,7 @@ from mesh.model.service import Endpoint
 from mesh.model.view import ClusterView
 from tests.api.metrics.test_families import problem
 from tests.api.page.axe import violations
-from tests.api.page.browser import Complaints, Worker, failed, happened, observed
+from tests.api.page.browser import Complaints, Rings, Worker, failed, happened, observed
 from tests.builders import service
 
 Scheme = Literal["light", "dark"]
@@ -34,9 +34,11 @@ def busy(worker: Worker) -> None:
     worker.passed(30, "demo/1", 100)
     for kind in EventKind:
         worker.keep(happened(f"something of kind {kind}", kind, owner="demo/1", service="service-1.test"))
+    worker.channel = Rings("w2", "w3")
+    worker.channel.kept["w2"] = [happened("service-1.test lost its last endpoint", EventKind.SERVICE_EMPTY)]
 
 
-@pytest.mark.timeout(240)  # four looks of axe-core, and once its installation
+@pytest.mark.timeout(240)  # five looks of axe-core, and once its installation
 @pytest.mark.parametrize("look", [("light", DESK), ("light", PHONE), ("dark", DESK), ("dark", PHONE)])
 async def test_axe_finds_nothing(
     browser: Browser, worker: Worker, complaints: Complaints, axe: str, look: tuple[Scheme, int]
@@ -56,6 +58,9 @@ async def test_axe_finds_nothing(
         await page.get_by_role("button", name="service-1.test").click()
         await expect(page.locator(".details .range").first).to_contain_text(" in ")
         assert await violations(page, axe) == []
+        await page.get_by_label("Kept by").select_option("all workers")
+        await expect(page.locator("#event-notes")).to_contain_text("Without the events of w3")
+        assert await violations(page, axe) == [], "events of all workers"
         await page.get_by_role("link", name="VM781").first.click()
         await expect(page.get_by_role("dialog")).to_contain_text("The health of an endpoint changed")
         assert await violations(page, axe) == [], "a code"
@@ -90,6 +95,8 @@ def long_names(worker: Worker) -> None:
         problems={"labels": (problem("x" * 200),)},
     )
     worker.keep(happened("y" * 250, owner=declared[0].owner, service=declared[0].name))
+    worker.channel = Rings("w" * 63, "v" * 63)
+    worker.channel.kept["w" * 63] = [happened("z" * 250, owner=declared[0].owner, service=declared[0].name)]
 
 
 @pytest.mark.parametrize("width", [320, PHONE])
@@ -102,6 +109,8 @@ async def test_nothing_is_beside_a_narrow_window(browser: Browser, worker: Worke
         await page.get_by_role("button", name=f"0{LONG}").tap()
         await expect(page.locator(".details .way")).to_be_visible()
         await expect(page.locator("#events-shown")).to_have_text("1 event")
+        await page.get_by_label("Kept by").select_option("all workers")
+        await expect(page.locator("#events-shown")).to_have_text("2 events; 2 of 3 workers have answered")
         wide = """() => [...document.querySelectorAll("body *")]
             .filter((node) => !node.closest(".skip, .unseen, svg, thead") && node.getClientRects().length > 0)
             .filter((node) => node.getBoundingClientRect().right > innerWidth + 0.5)

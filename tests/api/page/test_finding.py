@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from playwright.async_api import Page, expect
 
+from mesh.cluster.worker_directory import RegisteredWorker
 from mesh.control.planner import make_plan
 from mesh.model.past_event import EventKind
 from mesh.model.service import PortPublication, Transport
@@ -134,6 +135,19 @@ async def test_a_worker_filters_the_services(page: Page, worker: Worker) -> None
         await page.get_by_label("Worker", exact=True).select_option("all")
         await expect(page.locator("#shown")).to_have_text("3 services")
         assert page.url == worker.url
+
+
+async def test_workers_without_endpoints_are_there_too(page: Page, worker: Worker) -> None:
+    names = {name: RegisteredWorker() for name in ("w1", "w2", "spare")}
+    worker.observed = replace(worker.observed, registered=names)
+    async with worker.running() as feed:
+        await page.goto(worker.link)
+        await expect(page.locator("#workers tr")).to_have_text(["spare000", "w1 (this one)333", "w2333"])
+        worker.observed = replace(worker.observed, registered={**names, "later": RegisteredWorker()})
+        worker.keep(happened("worker later came", EventKind.WORKER_CAME, ago=0), feed)
+        await expect(page.locator("#workers th")).to_have_text(["later", "spare", "w1 (this one)", "w2"])
+        await page.get_by_role("link", name="spare", exact=True).click()
+        await expect(page.locator("#shown")).to_have_text("0 of 3 services match")
 
 
 async def test_events_are_a_list_and_marks_on_the_plots(page: Page, worker: Worker) -> None:

@@ -3,7 +3,7 @@
 import { LONGEST, reference } from "./address.js";
 import { arrange, element, say } from "./dom.js";
 import { count, octets, place, rate, state } from "./format.js";
-import { item } from "./happened.js";
+import { item, keyOf } from "./happened.js";
 import { Figure } from "./plot.js";
 import { way } from "./way.js";
 
@@ -75,9 +75,9 @@ export class Details {
 
   happened() {
     const found = this.page.happened.of(this.owner, EVENTS);
-    const last = found[0]?.number ?? 0;
-    if (last === this.last) return;
-    this.last = last;
+    const shown = found.map(keyOf).join();
+    if (shown === this.shown) return;
+    this.shown = shown;
     arrange(this.past, found.length > 0 ? found.map((each) => item(each, false)) : [element("li", {}, "None is known")]);
   }
 

@@ -3,7 +3,8 @@
 import { hash, parse } from "./address.js";
 import { Announcer } from "./announcer.js";
 import { CodeDialog } from "./codes.js";
-import { mark, plain, say } from "./dom.js";
+import { element, mark, plain, say } from "./dom.js";
+import { ALL } from "./elsewhere.js";
 import { count, moment, octets, rate, serving } from "./format.js";
 import { Happened } from "./happened.js";
 import { Figure } from "./plot.js";
@@ -31,7 +32,11 @@ let flowing = null; // a flow that is not shown yet
 const page = {
   own: "",
   now: () => Date.now() / 1000 + clock.ahead,
-  happened: new Happened(at("happened"), at("more-events")),
+  happened: new Happened({ list: at("happened"), notes: at("event-notes"), more: at("more-events") }, (first) => {
+    happened.asked ||= first;
+    remark();
+    soon();
+  }),
   history: (owner) => ask(`/v1/history?of=${encodeURIComponent(owner.toWellFormed())}`),
 };
 const announcer = new Announcer(at("announcements"));
@@ -56,7 +61,7 @@ const deliver = {
   worker(status) {
     if (fresh === null && known.worker === null) fresh = new Map();
     known.worker = status;
-    page.own = status.worker;
+    page.own = page.happened.worker = status.worker;
   },
   service: (service) => (fresh ?? known.services).set(service.owner, service),
   gone: ({ owner }) => known.services.delete(owner),
@@ -67,13 +72,17 @@ const deliver = {
     fresh = null;
     page.happened.begin();
     setTimeout(remember); // after the first paint
+    setTimeout(listWorkers);
   },
   flow(flow) {
     known.traffic = new Map(flow.services.map((each) => [each.owner, each]));
     known.counted = flow.counted;
     flowing = flow;
   },
-  happened: (event) => page.happened.add(event),
+  happened(event) {
+    page.happened.add(event);
+    if (event.event.kind.startsWith("worker-")) listWorkers();
+  },
   bye: ({ reason }) => state("lost", reason),
 };
 
@@ -90,6 +99,17 @@ async function remember() {
     }
   } catch {
     // the connection is lost, too, and says so; or there is no history
+  }
+  soon();
+}
+
+/** Ask which workers are registered: those without endpoints are not in the state of this one. */
+async function listWorkers() {
+  try {
+    const { workers: found } = await ask("/v1/workers");
+    workers.registered = found.map(({ name }) => name);
+  } catch {
+    // the connection is lost, too, and says so; or the worker is of an earlier version
   }
   soon();
 }
@@ -136,6 +156,7 @@ function show() {
     show.wrong = `${errors} ${warnings}`;
   }
   workers.show(worker, all);
+  offerKeepers(workers.names.filter((name) => name !== page.own));
   table(all, service);
   happened();
   if (flowing !== null && lost === "") {
@@ -178,11 +199,30 @@ function happened() {
   if (!page.happened.changed && filter === happened.filter) return;
   [page.happened.changed, happened.filter] = [false, filter];
   const [found, shown] = page.happened.show(filter);
-  const words = tally("events", { all: page.happened.all.length, found, shown, filtered: filter.trim() !== "" });
+  const words = tally("events", { all: page.happened.all.length, found, shown, filtered: filter.trim() !== "" }) + page.happened.answers;
   say(at("events-shown"), words);
   if (happened.asked) announcer.answer(words);
   happened.asked = false;
   services.happened();
+}
+
+/** Draw the marks of the events anew. */
+function remark() {
+  const marks = page.happened.marks();
+  for (const figure of Object.values(figures)) figure.draw(marks);
+}
+
+/** Offer the workers whose events can be shown; the chosen one stays, even if it is gone. */
+function offerKeepers(others) {
+  const choice = at("event-worker"), chosen = choice.value;
+  const offered = [["", `this worker, ${page.own}`], [ALL, "all workers"], ...others.map((name) => [`worker=${name}`, name])];
+  if (!offered.some(([value]) => value === chosen)) offered.push([chosen, chosen.slice("worker=".length)]);
+  at("event-choice").hidden = offered.length < 3;
+  const same = JSON.stringify(offered);
+  if (offerKeepers.shown === same) return;
+  offerKeepers.shown = same;
+  choice.replaceChildren(...offered.map(([value, words]) => element("option", { value }, words)));
+  choice.value = chosen;
 }
 
 /** Follow the address: one service alone, one worker in the filter, or what a code means. */
@@ -241,6 +281,11 @@ at("on-worker").addEventListener("change", () => {
   soon();
 });
 at("event-filter").addEventListener("input", asks(happened));
+at("event-worker").addEventListener("change", () => {
+  page.happened.choose(at("event-worker").value);
+  remark();
+  asks(happened)();
+});
 at("more").addEventListener("click", () => {
   services.showMore();
   asks(table)();

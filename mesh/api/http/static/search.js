@@ -9,7 +9,7 @@ export function serviceText(service) {
 }
 
 /** Return the text of an event that a filter searches. */
-export const eventText = ({ event }) => [event.text, event.code, event.kind, event.worker, event.owner, event.service, event.name, event.endpoint, event.reason];
+export const eventText = ({ event, workers }) => [...(workers ?? []), event.text, event.code, event.kind, event.worker, event.owner, event.service, event.name, event.endpoint, event.reason];
 
 /** Return a function that says whether a thing has all words of a filter. */
 export function matcher(filter, textOf) {

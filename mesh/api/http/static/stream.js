@@ -2,6 +2,7 @@
 // ends is opened again after a growing delay; the worker then sends the complete state again.
 
 const TOKEN = "vipmesh token";
+const CODE = "Vipmesh-Code";
 const FIRST = 1000, LONGEST = 15000, SILENCE = 40000; // ms; the worker sends at least a comment every 15 s
 
 /** Keep the token of a link for this tab, and remove it from the address. What is behind the # is never sent. */
@@ -45,11 +46,13 @@ class Refused extends Error {}
 // A token counts in the header alone: logs and referrers keep URLs.
 const credentials = (token) => (token === null ? {} : { Authorization: `Bearer ${token}` });
 
-/** Return the JSON document of a path; raises an Error if the worker does not give it. */
+/** Return the JSON document of a path; raises an Error if the worker does not give it, with its `code` if there is one. */
 export async function ask(path) {
-  const answer = await fetch(path, { headers: credentials(sessionStorage.getItem(TOKEN)), cache: "no-store" });
-  if (!answer.ok) throw new Error(`status ${answer.status}`);
-  return answer.json();
+  const headers = credentials(sessionStorage.getItem(TOKEN));
+  const answer = await fetch(path, { headers, cache: "no-store", signal: AbortSignal.timeout(SILENCE) });
+  if (answer.ok) return answer.json();
+  const refusal = await answer.json().catch(() => null); // something between may have answered
+  throw Object.assign(new Error(refusal?.error ?? `status ${answer.status}`), { code: answer.headers.get(CODE) });
 }
 
 async function read(on, begun) {

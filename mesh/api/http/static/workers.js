@@ -9,10 +9,13 @@ export class Workers {
     this.body = body;
     this.choice = choice;
     this.shown = "";
+    this.names = [];
+    this.registered = []; // names, also of those without endpoints
   }
 
   show(worker, services) {
-    const found = new Map(worker.workers.map(({ name }) => [name, { services: 0, endpoints: 0, serving: 0 }]));
+    const all = [...this.registered, ...worker.workers.map(({ name }) => name)];
+    const found = new Map(all.map((name) => [name, { services: 0, endpoints: 0, serving: 0 }]));
     for (const service of services) {
       const here = new Set();
       for (const endpoint of service.endpoints) {
@@ -31,7 +34,8 @@ export class Workers {
     const focused = this.body.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
     this.body.replaceChildren(...rows.map(([name, row]) => line(name, row, name === worker.worker)));
     if (focused !== null) [...this.body.querySelectorAll("a")].find((each) => each.getAttribute("href") === focused)?.focus({ preventScroll: true });
-    this.offer(rows.map(([name]) => name));
+    this.names = rows.map(([name]) => name);
+    this.offer(this.names);
   }
 
   /** Offer the workers in the filter; the chosen one stays, even if it is gone. */

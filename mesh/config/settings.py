@@ -466,6 +466,17 @@ class Settings:
             )
         }
     )
+    source_compose_endpoints: int = field(
+        metadata={
+            "source.compose.endpoints": Setting(
+                values.number_parser(1, 1000000),
+                1000,
+                "a number of instances such as 1000",
+                "how many instances `x-endpoints` of all compose files may list together, some 25 kB of memory each; "
+                "the last list stays in force if there are more",
+            )
+        }
+    )
     source_compose_problems: int = field(
         metadata={
             "source.compose.problems": Setting(

@@ -145,6 +145,12 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "VM150, the last list stays in force",
         ),
         Bound(
+            "instances that the `x-endpoints` of all files of a project list",
+            "{mesh.sources.compose.limits:ComposeLimits.endpoints}",
+            "`[source.compose] endpoints`",
+            "VM150, the last list stays in force",
+        ),
+        Bound(
             "entries of a project with aliases and `<<` followed, for each of its files and once for those that they "
             "name; entries that `extends` and several files merge, for each file",
             "4 times the values; 4 x {mesh.sources.compose.limits:_MERGED_MAX} times the values",

@@ -303,6 +303,7 @@ class _ComposeReader:
             return ()
         endpoints: dict[str, ComposeEndpoint] = {}
         self._budget.read(len(entry.value.items))
+        self._budget.list_endpoints(len(entry.value.items))
         for item in entry.value.items:
             text = self._scalar(_entry(item), subject, example)
             if text is None:

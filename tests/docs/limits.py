@@ -200,7 +200,7 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "unknown keys that are reported of a project",
             "{mesh.sources.compose.parse:_MAX_UNKNOWN}",
             _L,
-            "the others are not reported",
+            "VM772 counts the others",
         ),
         Bound(
             "instances that `vipmesh demo` starts",

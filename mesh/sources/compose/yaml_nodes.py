@@ -32,7 +32,7 @@ _BASES = {2: 16, 3: 8, 4: 2}  # group of _RADIX -> base
 _FLOAT = re.compile(r"[-+]?(\.[0-9]{1,300}|[0-9]{1,300}(\.[0-9]{0,300})?)([eE][-+]?[0-9]{1,3})?", re.ASCII)
 _STRING = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
-_SHARED_MAX = 64
+_SHORT = 64
 """Characters of a text that is kept once, however often a file has it: keys are short and the same in each service."""
 
 
@@ -197,7 +197,7 @@ class _YamlComposer:
         if not isinstance(event, yaml.ScalarEvent):
             return YamlSequence(line, getattr(event, "tag", None) or "", is_anchored)
         value: str = event.value
-        if len(value) <= _SHARED_MAX:
+        if len(value) <= _SHORT:
             value = self._texts.setdefault(value, value)
         tag: str = event.tag or (_MERGE if value == "<<" and not event.style else "")
         return YamlScalar(line, _STRING if tag == "!" else tag, is_anchored, value, bool(event.style))

@@ -470,9 +470,9 @@ class Settings:
         metadata={
             "source.compose.endpoints": Setting(
                 values.number_parser(1, 1000000),
-                1000,
-                "a number of instances such as 1000",
-                "how many instances `x-endpoints` of all compose files may list together, some 25 kB of memory each; "
+                500,
+                "a number of instances such as 500",
+                "how many instances `x-endpoints` of all compose files may list together, some 40 kB of memory each; "
                 "the last list stays in force if there are more",
             )
         }

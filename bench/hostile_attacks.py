@@ -141,10 +141,14 @@ async def huge_compose_file(at: Surface) -> None:
         await asyncio.sleep(1.0)
 
 
+_SHAPES = itertools.cycle(DENSE_FILES.values())
+"""Goes on from round to round, after the one with the most services."""
+
+
 async def dense_compose_files(at: Surface) -> None:
     """A compose file just inside the default bounds, of each shape in turn, written anew, and gone again."""
     limits = replace(DEFAULT_LIMITS, endpoints=DEFAULT_LIMITS.endpoints - GOOD_ENDPOINTS)
-    for shape in itertools.cycle(DENSE_FILES.values()):
+    for shape in itertools.chain([DENSE_FILES["services"]], _SHAPES):
         text = shape(limits)
         for each in (text, text + "# the same again\n", "services: {}\n"):
             new = at.compose.with_suffix(".new")

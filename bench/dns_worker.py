@@ -30,7 +30,7 @@ def daemon(cpu: int, services: int) -> Iterator[Server]:
         compose.write_text(_compose(services, backend))
         settings.write_text(
             f'[node]\nname = "w1"\naddress = "127.0.0.1"\n[vip]\npool = "127.112.0.0/16"\n'
-            f'[dataplane]\ndriver = "userspace"\n[source.compose]\nfiles = ["{compose}"]\n'
+            f'[dataplane]\ndriver = "userspace"\n[source.compose]\nfiles = ["{compose}"]\nendpoints = 100000\n'
             f'[dns]\nlisten = ["127.0.0.1:{port}"]\ndomain = "bench.test"\nresolver = "off"\n'
             f'upstream = ["127.0.0.1:9"]\n'
             f'[store]\nurl = "sqlite:///{directory}/store.db"\n[admin]\nlisten = "unix://{directory}/admin.sock"\n'

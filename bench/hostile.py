@@ -1,6 +1,7 @@
 """Each kind of attack beside rest: what it costs a real daemon, its own names and its healthy endpoints.
 
     python bench/hostile.py [--quick]
+    ATTACK=compose python bench/hostile.py     the attacks with this word in their name
 
 A daemon over etcd, an engine and compose files, with the proxy in user space, on loopback. Before each attack the same
 is measured at rest. The daemon has a core of its own; the attack and the client share another one.
@@ -167,8 +168,8 @@ async def attacked(
         at.compose.write_text("services: {}\n")
 
 
-async def rounds(at: Surface, daemon: Daemon, seconds: float, count: int) -> Sequence[Row]:
-    """Each attack beside rest, several times."""
+async def rounds(at: Surface, daemon: Daemon, seconds: float, count: int, asked: str | None) -> Sequence[Row]:
+    """Each attack beside rest, several times; `asked`: only those with this text in their name."""
     deadline = time.monotonic() + PATIENCE
     while await daemon.verdicts() != ["healthy"] * 3:
         if time.monotonic() > deadline:
@@ -176,6 +177,8 @@ async def rounds(at: Surface, daemon: Daemon, seconds: float, count: int) -> Seq
         await asyncio.sleep(0.2)
     rows: list[Row] = []
     for name, attack in ATTACKS.items():
+        if asked is not None and asked not in name:
+            continue
         pairs = []
         for _ in range(count):
             rest = await daemon.measure(seconds)
@@ -262,7 +265,13 @@ async def bench(directory: Path, quick: bool) -> Sequence[Row]:
             await asyncio.to_thread(asking.stdout.readline)
             async with silent_upstream(ports["upstream"]), engine_at(directory / "docker.sock", engine):
                 with running(*program, "-c", str(directory / "vipmesh.toml"), cpu=server_core, quiet=True) as process:
-                    return await rounds(at, Daemon(process.pid, turns, at.admin_socket, asking), seconds, count)
+                    return await rounds(
+                        at,
+                        Daemon(process.pid, turns, at.admin_socket, asking),
+                        seconds,
+                        count,
+                        os.environ.get("ATTACK"),
+                    )
         finally:
             asking.terminate()
 

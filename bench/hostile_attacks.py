@@ -10,13 +10,18 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 
+from mesh.sources.compose.limits import DEFAULT_LIMITS
+from tests.fuzz.dense_files import DENSE_FILES
+
+GOOD_ENDPOINTS = 3
+"""The endpoints of the daemon's own compose file, which count beside those of the attack."""
 TICK = 0.02
 """Seconds between two bursts."""
 
@@ -134,6 +139,22 @@ async def huge_compose_file(at: Surface) -> None:
         new.write_text(text)
         new.replace(at.compose)
         await asyncio.sleep(1.0)
+
+
+_SHAPES = itertools.cycle(DENSE_FILES.values())
+"""Goes on from round to round, after the one with the most services."""
+
+
+async def dense_compose_files(at: Surface) -> None:
+    """A compose file just inside the default bounds, of each shape in turn, written anew, and gone again."""
+    limits = replace(DEFAULT_LIMITS, endpoints=DEFAULT_LIMITS.endpoints - GOOD_ENDPOINTS)
+    for shape in itertools.chain([DENSE_FILES["services"]], _SHAPES):
+        text = shape(limits)
+        for each in (text, text + "# the same again\n", "services: {}\n"):
+            new = at.compose.with_suffix(".new")
+            new.write_text(each)
+            new.replace(at.compose)
+            await asyncio.sleep(2.0)
 
 
 async def engine_event_storm(at: Surface) -> None:
@@ -324,6 +345,7 @@ async def peers_port_garbage(at: Surface) -> None:
 ATTACKS: Mapping[str, Callable[[Surface], Awaitable[None]]] = {
     "label floods": label_floods,
     "a huge compose file": huge_compose_file,
+    "a dense compose file": dense_compose_files,
     "an engine event storm": engine_event_storm,
     "an etcd record flood": etcd_record_flood,
     "probe answers without end": hostile_probe_answers,

@@ -19,7 +19,7 @@ def resident(services: int) -> Row:
         compose, settings = directory / "compose.yaml", directory / "vipmesh.toml"
         compose.write_text(_compose(services))
         settings.write_text(
-            f'[vip]\npool = "10.112.0.0/12"\n[source.compose]\nfiles = ["{compose}"]\n'
+            f'[vip]\npool = "10.112.0.0/12"\n[source.compose]\nfiles = ["{compose}"]\nendpoints = 100000\n'
             f'[dns]\nlisten = ["127.0.0.1:5353"]\nupstream = ["127.0.0.1:9"]\n[store]\nurl = "sqlite:///{directory}/store.db"\n'
             f'[admin]\nlisten = "unix://{directory}/admin.sock"\n[dataplane]\ndriver = "ipvs"\n'
         )

@@ -27,6 +27,7 @@ def check(options: argparse.Namespace) -> int:
             pool=known.vip_pool,
             policy=name_policy(known),
             limits=compose_limits(known),
+            settings=known,
         ),
     ]
     errors = sum(problem.severity is Severity.ERROR for problem in problems)

@@ -13,6 +13,7 @@ from pathlib import Path
 from mesh.config.labels.parse import label_key, parse_labels, port_label
 from mesh.config.labels.values import Pool, escape_unprintable
 from mesh.config.name_policy import NamePolicy
+from mesh.config.settings import Settings
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Name, PortPublication, Route, Service
@@ -35,16 +36,17 @@ def check_files(
     policy: NamePolicy,
     pool: Pool | None = None,
     limits: ComposeLimits = DEFAULT_LIMITS,
+    settings: Settings | None = None,
 ) -> list[Problem]:
     """Return every problem of a project, in order of `paths` and then of lines; each has `where`.
 
     Problems of other files, which these name, come last.
 
     `env` supplies the variables, the domain of `policy` completes bare names, and fixed VIPs must lie in `pool` unless
-    it is None. `limits` bounds each file.
+    it is None. `limits` bounds each file. With `settings`, names and published ports beyond their quotas are warnings.
     """
     project = load_compose_project(paths, env, limits)
-    found = [*project.content.problems, *_check_services(project.content, project.name, policy, pool)]
+    found = [*project.content.problems, *_check_services(project.content, project.name, policy, pool, settings)]
     budget = ComposeBudget(limits, _ENVIRONMENTS * len(paths))
     reader, of_environment = EnvironmentReader(project.files, budget), ComposeProblems(limits.problems)
     for service in project.content.services.values():
@@ -57,10 +59,13 @@ def check_files(
     return sorted(found, key=partial(_place, order))
 
 
-def _check_services(file: ComposeFile, project: str, policy: NamePolicy, pool: Pool | None) -> Iterator[Problem]:
+def _check_services(
+    file: ComposeFile, project: str, policy: NamePolicy, pool: Pool | None, settings: Settings | None
+) -> Iterator[Problem]:
     """Yield the problems of each service, and the conflicts between services."""
     claims: dict[object, _ExclusiveClaim] = {}
     served: dict[str, tuple[Name, ...]] = {}
+    claiming: list[tuple[ComposeService, Service]] = []
     for name, declared in file.services.items():
         subject = f"service {escape_unprintable(name)}"
         owner, commands = f"{project}/{name}", not declared.endpoints
@@ -74,12 +79,15 @@ def _check_services(file: ComposeFile, project: str, policy: NamePolicy, pool: P
         if parsed.service is not None:
             yield from _refused_names(declared, parsed.service, subject, policy)
             served[name] = parsed.service.names
+            claiming += [(declared, parsed.service)] if declared.is_active else []
         # Two services of different profiles may hold one name.
         for claim in _claims(declared, parsed.service) if parsed.service is not None and declared.is_active else ():
             first = claims.setdefault(claim.key, claim)
             if first.service != name:
                 yield claim.refusal(first, subject)
     yield from link_problems(file.services, served)
+    if settings is not None:
+        yield from _beyond_quotas(claiming, settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,37 @@ def _refused_names(declared: ComposeService, service: Service, subject: str, pol
             where = declared.label_where.get(label or "", declared.where)
             about = subject if label is None else f"{subject}, label {escape_unprintable(label)}"
             yield Problem(Code.NAME_NOT_ALLOWED, Severity.WARNING, about, *refusal, label, where)
+
+
+def _beyond_quotas(claiming: Sequence[tuple[ComposeService, Service]], settings: Settings) -> Iterator[Problem]:
+    """Yield a warning for each name and published port that a worker with these settings refuses.
+
+    Not an error: what an owner holds already stays, however much it is.
+    """
+    names = [len(service.names) for _, service in claiming]
+    ports = [len(service.publishes) for _, service in claiming]
+    if (
+        max(names, default=0) <= settings.claims_container_names
+        and max(ports, default=0) <= settings.claims_container_ports
+        and sum(names) <= settings.claims_owner_names
+        and sum(ports) <= settings.claims_owner_ports
+    ):
+        return
+    from mesh.cli.quota_lint import QuotaLint, claim_quotas
+
+    quotas = QuotaLint(claim_quotas(settings))
+    for declared, service in claiming:
+        labels = {route.name: port_label(Route, route.container_port, route.transport) for route in service.routes}
+        for refused, reason, remedy in quotas.refusals(service):
+            if isinstance(refused, PortPublication):
+                short = port_label(PortPublication, refused.container_port, refused.transport)
+            else:
+                short = labels[refused]
+            label = label_key(declared.labels, short)
+            about = f"service {escape_unprintable(declared.name)}"
+            about += f", label {escape_unprintable(label)}" if label is not None else ""
+            where = declared.label_where.get(label or "", declared.where)
+            yield Problem(Code.CLAIM_QUOTA, Severity.WARNING, about, reason, remedy, label, where)
 
 
 def _claims(declared: ComposeService, service: Service) -> Iterator[_ExclusiveClaim]:

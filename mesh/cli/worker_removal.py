@@ -22,7 +22,8 @@ _DIRECTORY = Path("certs")
 def remove(options: argparse.Namespace) -> int:
     """Remove the records of a worker, revoke its certificate, and print how to take its rights in etcd.
 
-    Exit status 1 if the worker that is asked refuses it, or a certificate cannot be revoked.
+    Exit status 1 if the worker that is asked refuses it, if nothing is known of the worker, or if a certificate cannot
+    be revoked.
     """
     worker, directory = options.worker, getattr(options, "directory", None)
     daemon = AdminClient(options)
@@ -37,7 +38,8 @@ def remove(options: argparse.Namespace) -> int:
     lines = _role_lines(store, worker)
     revoked, failure = _revoke(directory, worker)
     if failure is not None and directory is None and not _DIRECTORY.is_dir():
-        failure = None  # where the command runs there are no certificates
+        # Where the command runs there are no certificates.
+        failure = None if answer["records"] else _unknown(worker)
     if revoked is None and failure is None:
         lines = (f"vipmesh cluster revoke {worker} --directory DIR", *lines)
     if options.json:
@@ -58,6 +60,14 @@ def remove(options: argparse.Namespace) -> int:
     if failure is not None:
         complain(failure.text, str(failure.code))
     return 0 if failure is None else 1
+
+
+def _unknown(worker: str) -> CodedText:
+    return CodedText(
+        f"nothing is known of {worker}: the store has no record of it, and there are no certificates here; "
+        "look for its name in `vipmesh workers`, or name the directory of its certificate with --directory",
+        Code.WORKER_NOT_REMOVED,
+    )
 
 
 def _body(options: argparse.Namespace) -> Mapping[str, Any]:

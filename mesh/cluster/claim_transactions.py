@@ -238,20 +238,21 @@ async def _conflicting_value(store: Store, claim: Mapping[str, bytes]) -> bytes 
 
 async def _gather_limited(calls: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
     """The results of all calls, `MAX_CONCURRENT` in flight. Raises the first `StoreError` once none of them runs."""
-    room = asyncio.Semaphore(MAX_CONCURRENT)
+    # A task for each of a thousand claims would take as much memory as all that they claim.
+    results: list[T | None] = [None] * len(calls)
+    waiting = iter(enumerate(calls))
     failed: list[StoreError] = []
 
-    async def run_one(call: Callable[[], Awaitable[T]]) -> T | None:
-        async with room:
+    async def run_some() -> None:
+        for at, call in waiting:
             if failed:
-                return None
+                return
             try:
-                return await call()
+                results[at] = await call()
             except StoreError as error:
                 failed.append(error)
-                return None
 
-    results = await asyncio.gather(*map(run_one, calls))
+    await asyncio.gather(*(run_some() for _ in range(min(MAX_CONCURRENT, len(calls)))))
     if failed:
         raise failed[0]
     return [result for result in results if result is not None]

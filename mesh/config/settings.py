@@ -477,6 +477,17 @@ class Settings:
             )
         }
     )
+    source_compose_endpoints: int = field(
+        metadata={
+            "source.compose.endpoints": Setting(
+                values.number_parser(1, 1000000),
+                500,
+                "a number of instances such as 500",
+                "how many instances `x-endpoints` of all compose files may list together, some 40 kB of memory each; "
+                "the last list stays in force if there are more",
+            )
+        }
+    )
     source_compose_problems: int = field(
         metadata={
             "source.compose.problems": Setting(

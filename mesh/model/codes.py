@@ -1438,8 +1438,8 @@ class Code(Enum):
         "A file has more problems than are shown",
         """
         So many problems of one compose file are kept, errors before warnings; this line counts the others. The setting
-        `[source.compose] problems` says how many, see docs/limits.md. Correct what is shown; the next look shows what
-        is left.
+        `[source.compose] problems` says how many, see docs/limits.md. Of keys that do not exist the first twenty are
+        shown, and a line of its own counts the others. Correct what is shown; the next look shows what is left.
         """,
     )
     CLAIM_RATE = (

@@ -1,5 +1,6 @@
 """`check`: every problem of a file with its place."""
 
+import json
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -223,3 +224,27 @@ def test_the_bounds_of_the_settings_hold(
     assert "it has more than 100 keys and values" in capsys.readouterr().out
     monkeypatch.setenv("VIPMESH_SOURCE_COMPOSE_VALUES", "200")
     assert main(["check", str(file)]) == 0
+
+
+def test_names_and_ports_beyond_the_quotas_are_warnings_with_the_code_of_the_daemon(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = "".join(f"      mesh.routing.port_{n}: n{n}.local\n" for n in range(1, 34))
+    ports = "".join(f"      mesh.routing.publish.port_{n}: '{20000 + n}'\n" for n in range(1, 18))
+    file.write_text(f"name: shop\nservices:\n  web:\n    labels:\n{names}{ports}")
+    monkeypatch.setenv("VIPMESH_VIP_POOL", "127.112.0.0/16")
+    assert main(["check", "--json", str(file)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["errors"], found["warnings"]) == (0, 2)
+    name, port = found["problems"]
+    assert (name["code"], name["label"], name["where"]) == ("VM230", "mesh.routing.port_33", f"{file}:37")
+    assert name["reason"] == "the name n33.local is one more than the 32 that a container may claim"
+    assert (port["code"], port["label"], port["where"]) == ("VM230", "mesh.routing.publish.port_17", f"{file}:54")
+    assert "raise [claims] container_ports" in port["remedy"]
+    monkeypatch.setenv("VIPMESH_CLAIMS_CONTAINER_NAMES", "33")
+    monkeypatch.setenv("VIPMESH_CLAIMS_CONTAINER_PORTS", "17")
+    assert main(["check", str(file)]) == 0
+    assert "VM230" not in capsys.readouterr().out
+    monkeypatch.setenv("VIPMESH_CLAIMS_OWNER_NAMES", "30")
+    assert main(["check", str(file)]) == 0
+    assert capsys.readouterr().out.count("that one owner may hold; take names out of its labels") == 3

@@ -24,12 +24,12 @@ from tests.api.metrics.test_families import OBSERVED
 
 
 class Removal:
-    """Has records of w2, and refuses w3 without force."""
+    """Has records of w2 and w3, and refuses w3 without force."""
 
     async def remove(self, worker: str, *, force: bool = False) -> RemovedWorker:
         if worker == "w3" and not force:
             raise ActionRefusedError(Code.WORKER_NOT_REMOVED, "the daemon of w3 is registered")
-        return RemovedWorker(worker, 4)
+        return RemovedWorker(worker, 4 if worker in ("w2", "w3") else 0)
 
 
 def observed(store: str) -> Callable[[], WorkerSnapshot]:
@@ -87,6 +87,19 @@ async def test_a_refusal_revokes_nothing(tmp_path: Path, certs: Path, capsys: py
         assert read_revoked((certs / "ca.pem").read_bytes()) == []
         _, removed = await run(capsys, "w3", "--force", "--directory", str(certs), "--admin", admin)
         assert removed["records"] == 4
+
+
+async def test_a_worker_of_whom_nothing_is_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with worker(tmp_path) as admin:
+        status, answer = await run(capsys, "w22", "--admin", admin)
+        assert (status, answer["records"], answer["revoked"]) == (1, 0, None)
+        assert answer["error"].startswith("nothing is known of w22: the store has no record of it")
+        assert answer["code"] == str(Code.WORKER_NOT_REMOVED)
+        status, answer = await run(capsys, "w2", "--admin", admin)
+        assert (status, answer["records"], answer["error"]) == (0, 4, None)
 
 
 async def test_where_there_are_no_certificates_the_line_is_printed(

@@ -49,8 +49,8 @@ def test_connections_and_checks_follow_the_settings_within_the_limit_of_files() 
 
 
 def test_limits_of_compose_files_follow_the_settings() -> None:
-    settings = read("[source.compose]\nfile_bytes = 5000\nvalues = 200\nproblems = 7")
-    assert compose_limits(settings) == ComposeLimits(5000, 200, 7)
+    settings = read("[source.compose]\nfile_bytes = 5000\nvalues = 200\nendpoints = 9\nproblems = 7")
+    assert compose_limits(settings) == ComposeLimits(file_bytes=5000, values=200, endpoints=9, problems=7)
     assert (compose_limits(settings).entries, compose_limits(settings).characters) == (800, 10_000)
 
 

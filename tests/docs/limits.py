@@ -145,6 +145,12 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "VM150, the last list stays in force",
         ),
         Bound(
+            "instances that the `x-endpoints` of all files of a project list",
+            "{mesh.sources.compose.limits:ComposeLimits.endpoints}",
+            "`[source.compose] endpoints`",
+            "VM150, the last list stays in force",
+        ),
+        Bound(
             "entries of a project with aliases and `<<` followed, for each of its files and once for those that they "
             "name; entries that `extends` and several files merge, for each file",
             "4 times the values; 4 x {mesh.sources.compose.limits:_MERGED_MAX} times the values",
@@ -194,7 +200,7 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "unknown keys that are reported of a project",
             "{mesh.sources.compose.parse:_MAX_UNKNOWN}",
             _L,
-            "the others are not reported",
+            "VM772 counts the others",
         ),
         Bound(
             "instances that `vipmesh demo` starts",

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.fuzz import parsers, parts
+from tests.fuzz.compose_source import dense_files
 from tests.fuzz.limits import measured
 from tests.health.checks.fuzz.target import check as check_http_response
 from tests.meshdns.fuzz.target import check as check_dns
@@ -51,9 +52,16 @@ def _parser(name: str, boundary: str, check: Callable[[bytes], None], *code: str
     return FuzzTarget(name, boundary, partial(_calling, check, timed), code)
 
 
+@contextmanager
+def _reading_dense_files() -> Iterator[Check]:
+    with dense_files() as check, _calling(check, timed=False) as timed:
+        yield timed
+
+
 TARGETS: Sequence[FuzzTarget] = (
     _parser("labels", "labels", parsers.check_labels, "mesh.config.labels", "mesh.cluster.re", "mesh.model.validation"),
     _parser("compose", "compose files", parsers.check_compose, "mesh.sources.compose", timed=False),
+    FuzzTarget("compose_source", "compose files", _reading_dense_files, ("mesh.sources.compose",)),
     _parser("engine", "engine events and lists", parsers.check_engine, "mesh.sources.docker"),
     FuzzTarget(
         "engine_source",

@@ -5,7 +5,7 @@ specification's schema. A key without a row of its own has the row of the key ab
 """
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -216,9 +216,12 @@ def service_key(key: str) -> ComposeKey | None:
     return compose_key(_PREFIX + key) if key.partition(".")[0] in SERVICE_KEYS else None
 
 
-def unknown_keys(keys: Iterator[str] | Mapping[str, object], known: frozenset[str]) -> Iterator[tuple[str, str]]:
-    """Yield each key that is not in the specification, with what to do. Keys that begin with `x-` are free."""
-    for key in keys:
-        if key not in known and not key.startswith("x-"):
-            near = difflib.get_close_matches(key[:100], sorted(known), n=1)
-            yield key, f"write {near[0]} if that is meant" if near else "remove it, or begin it with x-"
+def unknown_keys(keys: Iterable[str], known: frozenset[str]) -> Iterator[str]:
+    """Yield each key that is not in the specification. Keys that begin with `x-` are free."""
+    return (key for key in keys if key not in known and not key.startswith("x-"))
+
+
+def unknown_key_remedy(key: str, known: frozenset[str]) -> str:
+    """Return what to do about a key that is not in the specification."""
+    near = difflib.get_close_matches(key[:100], sorted(known), n=1)
+    return f"write {near[0]} if that is meant" if near else "remove it, or begin it with x-"

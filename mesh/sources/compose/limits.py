@@ -25,6 +25,10 @@ class ComposeLimits:
     """The most bytes of the file, and of each that it names. Those that it names have 4 times as many together."""
     values: int = 20_000
     """The most YAML values in it: keys, texts, lists, mappings and aliases."""
+    endpoints: int = 500
+    """The most instances that all files of a project may list. Each is an endpoint of the cluster, which costs the
+    daemon fifty times as much as its text.
+    """
     problems: int = 1000
     """The most problems that are kept of a project, errors before warnings; the rest is counted."""
 
@@ -46,7 +50,10 @@ DEFAULT_LIMITS = ComposeLimits()
 def compose_limits(settings: Settings) -> ComposeLimits:
     """Return the bounds that the settings ask for."""
     return ComposeLimits(
-        settings.source_compose_file_bytes, settings.source_compose_values, settings.source_compose_problems
+        file_bytes=settings.source_compose_file_bytes,
+        values=settings.source_compose_values,
+        endpoints=settings.source_compose_endpoints,
+        problems=settings.source_compose_problems,
     )
 
 
@@ -67,7 +74,7 @@ class ComposeBudget:
         self.excess: ComposeTooLargeError | None = None
         """What was too large; None as long as nothing was."""
         self._files = files
-        self._read = self._merged = self._walked = 0
+        self._read = self._merged = self._walked = self._endpoints = 0
         self._most_characters = files * limits.characters
         self._characters = self._most_characters
 
@@ -80,6 +87,18 @@ class ComposeBudget:
         """Take entries of declarations that are merged."""
         self._merged += entries
         self._check(self._merged, self._files * self.limits.entries * _MERGED_MAX)
+
+    def list_endpoints(self, count: int) -> None:
+        """Take instances that a service lists."""
+        self._endpoints += count
+        most = self.limits.endpoints
+        if self._endpoints > most:
+            self.excess = self.excess or ComposeTooLargeError(
+                Code.COMPOSE_NOT_YAML,
+                f"its services list more than {most} instances",
+                "list fewer below x-endpoints, or raise [source.compose] endpoints",
+            )
+            raise self.excess
 
     def walk(self) -> None:
         """Take one entry of a file that is parsed. Those that the files name have room for as many as one file."""

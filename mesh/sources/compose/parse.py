@@ -20,7 +20,7 @@ from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.sources.compose.documents import services_of
 from mesh.sources.compose.interpolate import InterpolationError
-from mesh.sources.compose.keys import SERVICE_KEYS, TOP_LEVEL_KEYS, unknown_keys
+from mesh.sources.compose.keys import SERVICE_KEYS, TOP_LEVEL_KEYS, unknown_key_remedy, unknown_keys
 from mesh.sources.compose.limits import DEFAULT_LIMITS, ComposeBudget, ComposeLimits, ComposeTooLargeError
 from mesh.sources.compose.model import ComposeEndpoint, ComposeFile, ComposeLink, ComposeService, parse_endpoint
 from mesh.sources.compose.references import (
@@ -98,7 +98,8 @@ class _ComposeReader:
         self._problems = references.problems
         self._profiles = profiles
         self._budget = budget
-        self._unknown = 0
+        self._unknown: list[ComposeEntry] = []
+        """The keys that do not exist."""
         self._label_texts = ComposeVariableFiles(files)
 
     def read(self, tree: ComposeMapping) -> ComposeFile:
@@ -115,18 +116,23 @@ class _ComposeReader:
                 services[name] = service
         if self._budget.excess is not None:
             raise self._budget.excess
+        self._count_unknown()
         problems = self._problems.kept(tree.origin.filename)
         return ComposeFile(project, services, problems, broken, frozenset(refused))
 
     def _report_unknown(self, subject: str, entries: Mapping[str, ComposeEntry], known: frozenset[str]) -> None:
-        if self._unknown > _MAX_UNKNOWN:  # a similar key is looked for, which takes a while
-            return
-        for key, remedy in unknown_keys(entries, known):
-            self._unknown += 1
-            if self._unknown > _MAX_UNKNOWN:
-                return
-            about = f"{subject}key {escape_unprintable(key)}"
-            self._warn(Code.COMPOSE_KEY, entries[key].where, about, "there is no such key", remedy)
+        for key in unknown_keys(entries, known):
+            if len(self._unknown) < _MAX_UNKNOWN:  # a similar key is looked for, which takes a while
+                about = f"{subject}key {escape_unprintable(key)}"
+                remedy = unknown_key_remedy(key, known)
+                self._warn(Code.COMPOSE_KEY, entries[key].where, about, "there is no such key", remedy)
+            self._unknown.append(entries[key])
+
+    def _count_unknown(self) -> None:
+        more = self._unknown[_MAX_UNKNOWN:]
+        if more:
+            reason = f"there are {len(more)} more keys that do not exist, which are not shown; the first one is here"
+            self._warn(Code.PROBLEMS_NOT_SHOWN, more[0].where, "the file", reason, "correct those that are shown")
 
     def _project(self, entry: ComposeEntry) -> str | None:
         text = self._scalar(entry, "name", "write a project name such as demo")
@@ -303,6 +309,7 @@ class _ComposeReader:
             return ()
         endpoints: dict[str, ComposeEndpoint] = {}
         self._budget.read(len(entry.value.items))
+        self._budget.list_endpoints(len(entry.value.items))
         for item in entry.value.items:
             text = self._scalar(_entry(item), subject, example)
             if text is None:

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from mesh.model.errors import CodedText
 from mesh.model.problem import Problem, Severity
@@ -22,9 +23,12 @@ from mesh.sources.compose.files import FileStamp, file_stamp, load_compose_proje
 from mesh.sources.compose.limits import DEFAULT_LIMITS, ComposeLimits
 from mesh.sources.compose.model import ComposeService
 from mesh.sources.compose.ports import endpoint_port_problems
+from mesh.sources.compose.tree import ComposeEntry
 
 LARGE = 1 << 17
 """Bytes of all files above which the memory that they took is given back to the system."""
+_NO_KEYS: Mapping[str, ComposeEntry] = MappingProxyType({})
+"""Instead of the trees of the files, which nobody needs here."""
 _RESTS_AT_MOST = 20  # after that, a file that still changes is read all the same
 
 
@@ -138,28 +142,30 @@ def _list(
     paths: Sequence[Path], env: Mapping[str, str], before: _ComposeListing, limits: ComposeLimits
 ) -> _ComposeListing:
     listing = _list_files(paths, env, before, limits)
-    if sum(stamp[1] for stamp in listing.stamps.values() if stamp is not None) > LARGE:
+    if max(_size(listing), _size(before)) > LARGE:
         from mesh.util.free_memory import release_free_memory  # noqa: PLC0415 -- few have such files
 
         release_free_memory()
     return listing
 
 
+def _size(listing: _ComposeListing) -> int:
+    return sum(stamp[1] for stamp in listing.stamps.values() if stamp is not None)
+
+
 def _list_files(
     paths: Sequence[Path], env: Mapping[str, str], before: _ComposeListing, limits: ComposeLimits
 ) -> _ComposeListing:
-    """Read the files. Services that are refused are taken from `before`."""
+    """Read the files. Services that are refused are taken from `before`, and so is what has not changed: the control
+    loop has it, and would keep it beside its equal.
+    """
     project = load_compose_project(paths, env, limits)
     content, problems = project.content, project.content.problems
     if content.broken:
         trouble = next(p.coded for p in problems if p.severity is Severity.ERROR)
         return _ComposeListing(problems=problems, trouble=trouble, stamps=project.stamps)
-    # Without the trees of the files, which nobody needs here.
-    services = {
-        f"{project.name}/{name}": replace(service, keys={})
-        for name, service in content.services.items()
-        if service.is_active
-    }
+    owners = ((f"{project.name}/{name}", service) for name, service in content.services.items() if service.is_active)
+    services = {owner: _kept_service(service, before.services.get(owner)) for owner, service in owners}
     problems += tuple(problem for service in services.values() for problem in endpoint_port_problems(service))
     for name in content.refused:
         owner = f"{project.name}/{name}"
@@ -171,9 +177,23 @@ def _list_files(
         for owner, service in services.items()
         for endpoint in service.endpoints or ()
     ]
-    instances = sorted((instance for instance, _ in found), key=lambda instance: instance.id)
+    known = {instance.id: instance for instance in before.instances}
+    new = sorted((instance for instance, _ in found), key=lambda instance: instance.id)
+    instances = tuple(old if (old := known.get(each.id)) == each else each for each in new)
     where = {instance.id: place for instance, place in found}
-    return _ComposeListing(tuple(instances), problems, services, where, stamps=project.stamps)
+    return _ComposeListing(
+        before.instances if instances == before.instances else instances,
+        before.problems if problems == before.problems else problems,
+        services,
+        where,
+        stamps=project.stamps,
+    )
+
+
+def _kept_service(service: ComposeService, before: ComposeService | None) -> ComposeService:
+    """Return what is kept of a service, with the labels that it had before if they are the same."""
+    labels = service.labels if before is None or service.labels != before.labels else before.labels
+    return replace(service, labels=labels, keys=_NO_KEYS)
 
 
 def _stamps(paths: Iterable[Path]) -> Mapping[Path, FileStamp | None]:

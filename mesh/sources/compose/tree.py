@@ -8,11 +8,16 @@ it merges files.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import yaml
-
 from mesh.model.codes import Code
 from mesh.sources.compose.limits import ComposeBudget
-from mesh.sources.compose.yaml_nodes import YamlError, YamlWalker, line_of, scalar_text
+from mesh.sources.compose.yaml_nodes import (
+    YamlError,
+    YamlMapping,
+    YamlNode,
+    YamlSequence,
+    YamlWalker,
+    scalar_text,
+)
 
 RESET, OVERRIDE = "!reset", "!override"
 """The tags of the compose specification: a value that is removed, and one that replaces instead of merging."""
@@ -129,35 +134,35 @@ class ComposeTreeBuilder:
         self._origin = origin
         self._walk = YamlWalker(origin.budget)
         self._built: dict[int, ComposeNode] = {}
+        """The trees of nodes with an anchor, by the identity of the node."""
         self._depth = 0
 
-    def build(self, node: yaml.Node) -> ComposeNode:
+    def build(self, node: YamlNode) -> ComposeNode:
         """Return the tree of one node.
 
         Raises `YamlError`, also for an anchor that contains itself, and `ComposeTooLargeError`.
         """
-        known = self._built.get(id(node))
-        if known is not None:
-            return known
+        if node.is_anchored and id(node) in self._built:
+            return self._built[id(node)]
         if self._depth > _DEPTH_MAX:
             reason = f"its aliases are nested more than {_DEPTH_MAX} levels deep"
-            raise YamlError(Code.COMPOSE_NOT_YAML, line_of(node), 0, reason, "reduce the nesting")
+            raise YamlError(Code.COMPOSE_NOT_YAML, node.line, 0, reason, "reduce the nesting")
         self._depth += 1
-        built = self._built[id(node)] = self._build(node)
+        built = self._build(node)
         self._depth -= 1
+        if node.is_anchored:
+            self._built[id(node)] = built
         return built
 
-    def _build(self, node: yaml.Node) -> ComposeNode:
-        line, tag = line_of(node), node.tag if node.tag.startswith("!") else ""
-        if isinstance(node, yaml.MappingNode):
+    def _build(self, node: YamlNode) -> ComposeNode:
+        line, tag = node.line, node.tag if node.tag.startswith("!") else ""
+        if isinstance(node, YamlMapping):
             entries = {
                 key: ComposeEntry(self._origin, entry.line, self.build(entry.node))
                 for key, entry in self._walk.entries(node).items()
             }
             return ComposeMapping(self._origin, line, entries, tag)
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, YamlSequence):
             return ComposeList(self._origin, line, tuple(self.build(item) for item in self._walk.items(node)), tag)
-        if not isinstance(node, yaml.ScalarNode):
-            raise YamlError(Code.COMPOSE_NOT_YAML, line, 0, "it is no value", "write a text, a list or a mapping")
         text = scalar_text(node)
-        return ComposeScalar(self._origin, line, text, node.value, not text and not node.style, tag)
+        return ComposeScalar(self._origin, line, text, node.value, not text and not node.is_quoted, tag)

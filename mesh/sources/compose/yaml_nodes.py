@@ -1,9 +1,9 @@
 """Parses YAML text into a graph of nodes that know their line, and reads such nodes.
 
 The code reads the graph instead of the values, since every message names the line. In the graph an alias is the same
-node again, so anchors cost nothing until they are followed; `YamlWalker` follows them within a budget. The nesting
-depth of the text is checked first: the C parser recurses on the C stack and would crash the process. So is the number
-of values: each node takes some hundred bytes, however short its text is.
+node again, so anchors cost nothing until they are followed; `YamlWalker` follows them within a budget. The nodes are
+made of the parser's events in one pass, which checks the depth and the number of values on its way: the composer of
+PyYAML recurses on the C stack, and keeps two marks for each node, which take four times as much as the node.
 
 Scalars become text as compose converts them (yaml.v3 of Go, then fmt.Sprint): `true` and numbers in their shortest
 form, null as empty, quoted scalars as written.
@@ -11,8 +11,9 @@ form, null as empty, quoted scalars as written.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
+from typing import TypeAlias
 
 import yaml
 
@@ -31,7 +32,8 @@ _BASES = {2: 16, 3: 8, 4: 2}  # group of _RADIX -> base
 _FLOAT = re.compile(r"[-+]?(\.[0-9]{1,300}|[0-9]{1,300}(\.[0-9]{0,300})?)([eE][-+]?[0-9]{1,3})?", re.ASCII)
 _STRING = "tag:yaml.org,2002:str"
 _MERGE = "tag:yaml.org,2002:merge"
-_RESOLVER = yaml.resolver.Resolver()
+_SHORT = 64
+"""Characters of a text that is kept once, however often a file has it: keys are short and the same in each service."""
 
 
 class YamlError(MeshError):
@@ -45,13 +47,52 @@ class YamlError(MeshError):
         self.remedy = remedy
 
 
+@dataclass(slots=True, eq=False)
+class YamlScalar:
+    """A text."""
+
+    line: int
+    """Where it begins, counted from 1; of the other nodes, too."""
+    tag: str
+    """As it is written, in full; empty without one. That of a plain `<<` is the one of merge keys."""
+    is_anchored: bool
+    """Whether an alias may lead to it."""
+    value: str
+    """As it is written, without quotes."""
+    is_quoted: bool = False
+    """Whether it is in quotes, or a block."""
+
+
+@dataclass(slots=True, eq=False)
+class YamlSequence:
+    """A list."""
+
+    line: int
+    tag: str
+    is_anchored: bool
+    items: "list[YamlNode]" = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class YamlMapping:
+    """Keys with their values, as they are written."""
+
+    line: int
+    tag: str
+    is_anchored: bool
+    pairs: "list[tuple[YamlNode, YamlNode]]" = field(default_factory=list)
+
+
+YamlNode: TypeAlias = YamlScalar | YamlSequence | YamlMapping
+
+
 @dataclass(frozen=True, slots=True)
 class YamlEntry:
     """The value of a key in a mapping."""
 
     line: int
     """Line of the key. For an entry that an anchor merges in, the line at the anchor."""
-    node: yaml.Node
+    node: YamlNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +104,7 @@ class DuplicateKey:
     second: int
 
 
-def load_graphs(text: str, limits: ComposeLimits = DEFAULT_LIMITS) -> list[yaml.Node]:
+def load_graphs(text: str, limits: ComposeLimits = DEFAULT_LIMITS) -> list[YamlNode]:
     """Return the roots of the documents that are not empty, such as one after a last `---`. Raises `YamlError`."""
     if len(text) > limits.file_bytes:
         raise YamlError(
@@ -74,8 +115,9 @@ def load_graphs(text: str, limits: ComposeLimits = DEFAULT_LIMITS) -> list[yaml.
             "split it into several files, or raise [source.compose] file_bytes",
         )
     try:
-        _check_size(text, limits.values)
-        roots = list(yaml.compose_all(text, Loader=_LOADER))
+        composer = _YamlComposer(limits.values)
+        for event in yaml.parse(text, Loader=_LOADER):
+            composer.take(event)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         reason = ", ".join(part for part in (error.context, error.problem) if part)
@@ -96,29 +138,87 @@ def load_graphs(text: str, limits: ComposeLimits = DEFAULT_LIMITS) -> list[yaml.
         raise YamlError(
             Code.COMPOSE_NOT_YAML, line, 0, "not YAML: an unpaired surrogate", "remove the character"
         ) from None
-    return [root for root in roots if not (isinstance(root, yaml.ScalarNode) and not scalar_text(root))]
+    return [root for root in composer.roots if not (isinstance(root, YamlScalar) and not scalar_text(root))]
 
 
-def _check_size(text: str, most: int) -> None:
-    """Raise `YamlError` for a text that is nested too deeply or has more values than `most`."""
-    depth = values = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        values += isinstance(event, yaml.NodeEvent)
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
+class _YamlComposer:
+    """Makes the graphs of a text from its events, within a number of values."""
+
+    def __init__(self, most: int) -> None:
+        self.roots: list[YamlNode] = []
+        self._most = self._left = most
+        self._open: list[tuple[YamlSequence | YamlMapping, list[YamlNode]]] = []
+        """The collections around the next node, outermost first, each with a key that waits for its value."""
+        self._anchors: dict[str, YamlNode] = {}
+        """Of this document."""
+        self._texts: dict[str, str] = {}
+
+    def take(self, event: yaml.Event) -> None:
+        """Take the next event. Raises `YamlError`."""
+        if isinstance(event, yaml.NodeEvent):
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            self._left -= 1
+            if self._left < 0:
+                raise YamlError(
+                    Code.COMPOSE_NOT_YAML,
+                    line,
+                    0,
+                    f"it has more than {self._most} keys and values",
+                    "split it into several files, or raise [source.compose] values",
+                )
+            node = self._node(event, line)
+            self._place(node)
+            if isinstance(event, yaml.CollectionStartEvent) and not isinstance(node, YamlScalar):
+                self._open.append((node, []))
+                if len(self._open) > _DEPTH_MAX:
+                    raise _too_deep(line)
         elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        line = event.start_mark.line + 1 if event.start_mark else 1
-        if depth > _DEPTH_MAX:
-            raise _too_deep(line)
-        if values > most:
-            raise YamlError(
-                Code.COMPOSE_NOT_YAML,
-                line,
-                0,
-                f"it has more than {most} keys and values",
-                "split it into several files, or raise [source.compose] values",
-            )
+            self._open.pop()
+        elif isinstance(event, yaml.DocumentEndEvent):
+            self._anchors = {}
+
+    def _node(self, event: yaml.NodeEvent, line: int) -> YamlNode:
+        anchor = event.anchor
+        if isinstance(event, yaml.AliasEvent):
+            if anchor not in self._anchors:
+                raise _not_yaml(event, line, f"found undefined alias {anchor!r}")
+            return self._anchors[anchor]
+        if anchor in self._anchors:
+            first = self._anchors[anchor].line
+            raise _not_yaml(event, line, f"found duplicate anchor {anchor!r}, which is on line {first}, too")
+        node = self._new_node(event, line, anchor is not None)
+        if anchor is not None:
+            self._anchors[anchor] = node
+        return node
+
+    def _new_node(self, event: yaml.NodeEvent, line: int, is_anchored: bool) -> YamlNode:
+        if isinstance(event, yaml.MappingStartEvent):
+            return YamlMapping(line, event.tag or "", is_anchored)
+        if not isinstance(event, yaml.ScalarEvent):
+            return YamlSequence(line, getattr(event, "tag", None) or "", is_anchored)
+        value: str = event.value
+        if len(value) <= _SHORT:
+            value = self._texts.setdefault(value, value)
+        tag: str = event.tag or (_MERGE if value == "<<" and not event.style else "")
+        return YamlScalar(line, _STRING if tag == "!" else tag, is_anchored, value, bool(event.style))
+
+    def _place(self, node: YamlNode) -> None:
+        if not self._open:
+            self.roots.append(node)
+            return
+        collection, key = self._open[-1]
+        if isinstance(collection, YamlSequence):
+            collection.items.append(node)
+        elif key:
+            collection.pairs.append((key.pop(), node))
+        else:
+            key.append(node)
+
+
+def _not_yaml(event: yaml.NodeEvent, line: int, reason: str) -> YamlError:
+    column = event.start_mark.column + 1 if event.start_mark else 0
+    remedy = "correct the syntax there or just before"
+    return YamlError(Code.COMPOSE_NOT_YAML, line, column, f"not YAML: {reason}", remedy)
 
 
 def _shown_size(size: int) -> str:
@@ -130,35 +230,31 @@ def _too_deep(line: int) -> YamlError:
     return YamlError(Code.COMPOSE_NOT_YAML, line, 0, reason, "reduce the nesting")
 
 
-def line_of(node: yaml.Node) -> int:
-    """Return the line where the node begins, counted from 1."""
-    return int(node.start_mark.line) + 1
-
-
-def find_duplicate_keys(root: yaml.Node) -> Iterator[DuplicateKey]:
+def find_duplicate_keys(root: YamlNode) -> Iterator[DuplicateKey]:
     """Yield the keys that occur twice in any mapping of the graph."""
     seen, waiting = set(), [root]
     while waiting:
         node = waiting.pop()
-        if id(node) in seen:
+        if isinstance(node, YamlScalar) or id(node) in seen:
             continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            waiting.extend(node.value)
-        elif isinstance(node, yaml.MappingNode):
-            waiting.extend(value for _, value in node.value)
+        if node.is_anchored:
+            seen.add(id(node))
+        if isinstance(node, YamlSequence):
+            waiting.extend(node.items)
+        else:
+            waiting.extend(value for _, value in node.pairs)
             yield from _twice(node)
 
 
-def _twice(node: yaml.MappingNode) -> Iterator[DuplicateKey]:
+def _twice(node: YamlMapping) -> Iterator[DuplicateKey]:
     first: dict[str, int] = {}
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
+    for key, _ in node.pairs:
+        if not isinstance(key, YamlScalar):
             continue
         if key.value in first:
-            yield DuplicateKey(key.value, first[key.value], line_of(key))
+            yield DuplicateKey(key.value, first[key.value], key.line)
         else:
-            first[key.value] = line_of(key)
+            first[key.value] = key.line
 
 
 class YamlWalker:
@@ -169,7 +265,7 @@ class YamlWalker:
         self._left = self._budget.limits.entries
         self._merging: set[int] = set()
 
-    def entries(self, node: yaml.MappingNode) -> dict[str, YamlEntry]:
+    def entries(self, node: YamlMapping) -> dict[str, YamlEntry]:
         """Return the mapping with its merge keys resolved (yaml.org/type/merge.html): own keys win, then earlier ones.
 
         Raises `YamlError` for a key or a merge that cannot be read, and if aliases expand beyond the bound of the file;
@@ -178,7 +274,7 @@ class YamlWalker:
         if id(node) in self._merging:
             raise YamlError(
                 Code.COMPOSE_NOT_YAML,
-                line_of(node),
+                node.line,
                 0,
                 "the anchor merges itself",
                 "remove the << that leads back to it",
@@ -186,7 +282,7 @@ class YamlWalker:
         if len(self._merging) > _DEPTH_MAX:
             raise YamlError(
                 Code.COMPOSE_NOT_YAML,
-                line_of(node),
+                node.line,
                 0,
                 f"more than {_DEPTH_MAX} anchors merge one another",
                 "merge fewer",
@@ -194,19 +290,19 @@ class YamlWalker:
         self._merging.add(id(node))
         own: dict[str, YamlEntry] = {}
         merged: dict[str, YamlEntry] = {}
-        for key, value in node.value:
+        for key, value in node.pairs:
             self._spend(key)
             if key.tag == _MERGE:
                 for source in self._sources(value):
                     for name, entry in self.entries(source).items():
                         self._spend(key)
                         merged.setdefault(name, entry)
-            elif isinstance(key, yaml.ScalarNode):
-                own[key.value] = YamlEntry(line_of(key), value)
+            elif isinstance(key, YamlScalar):
+                own[key.value] = YamlEntry(key.line, value)
             else:
                 raise YamlError(
                     Code.COMPOSE_NOT_YAML,
-                    line_of(key),
+                    key.line,
                     0,
                     "a key is not text",
                     "write a plain word in front of the colon",
@@ -214,43 +310,43 @@ class YamlWalker:
         self._merging.discard(id(node))
         return {**merged, **own}
 
-    def items(self, node: yaml.SequenceNode) -> Iterator[yaml.Node]:
+    def items(self, node: YamlSequence) -> Iterator[YamlNode]:
         """Yield the items of a list. Raises `YamlError` like `entries`."""
-        for item in node.value:
+        for item in node.items:
             self._spend(item)
             yield item
 
-    def _sources(self, node: yaml.Node) -> list[yaml.MappingNode]:
-        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        mappings = [source for source in sources if isinstance(source, yaml.MappingNode)]
+    def _sources(self, node: YamlNode) -> list[YamlMapping]:
+        sources = node.items if isinstance(node, YamlSequence) else [node]
+        mappings = [source for source in sources if isinstance(source, YamlMapping)]
         if len(mappings) != len(sources):
             raise YamlError(
                 Code.COMPOSE_NOT_YAML,
-                line_of(node),
+                node.line,
                 0,
                 "<< merges a value that is not a mapping",
                 "write an alias such as *defaults",
             )
         return mappings
 
-    def _spend(self, node: yaml.Node) -> None:
+    def _spend(self, node: YamlNode) -> None:
         self._budget.walk()
         self._left -= 1
         if self._left < 0:
             reason = f"aliases expand to more than {self._budget.limits.entries} entries"
             raise YamlError(
                 Code.COMPOSE_NOT_YAML,
-                line_of(node),
+                node.line,
                 0,
                 reason,
                 "write the entries without aliases, or raise [source.compose] values",
             )
 
 
-def scalar_text(node: yaml.ScalarNode) -> str:
+def scalar_text(node: YamlScalar) -> str:
     """Return the scalar as the text that compose makes of it."""
-    text: str = node.value
-    if node.style or (node.tag == _STRING and _implicit_tag(text) != _STRING):  # quoted, a block, or with !!str
+    text = node.value
+    if node.is_quoted or node.tag == _STRING:
         return text
     if text in _WORDS:
         return _WORDS[text]
@@ -262,7 +358,3 @@ def scalar_text(node: yaml.ScalarNode) -> str:
     if _FLOAT.fullmatch(text) and isfinite(number := float(text)):
         return str(int(number)) if number.is_integer() and abs(number) < 1e21 else repr(number)
     return text
-
-
-def _implicit_tag(text: str) -> str:
-    return str(_RESOLVER.resolve(yaml.ScalarNode, text, (True, False)))  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from mesh.sources.compose.keys import (
     KeyUse,
     compose_key,
     service_key,
+    unknown_key_remedy,
     unknown_keys,
 )
 from tests.docs.compose_keys import PAGE, page
@@ -69,7 +70,8 @@ def test_no_key_is_listed_twice() -> None:
 
 def test_unknown_keys_come_with_the_nearest_one() -> None:
     keys = {"imgae": 1, "x-mine": 1, "image": 1, "zzzzzzzz": 1}
-    assert list(unknown_keys(keys, SERVICE_KEYS)) == [
+    found = unknown_keys(keys, SERVICE_KEYS)
+    assert [(key, unknown_key_remedy(key, SERVICE_KEYS)) for key in found] == [
         ("imgae", "write image if that is meant"),
         ("zzzzzzzz", "remove it, or begin it with x-"),
     ]

@@ -53,6 +53,24 @@ def test_a_file_of_exactly_as_many_values_is_read() -> None:
     assert broken_for(text, ComposeLimits(values=7)) == "it has more than 7 keys and values"
 
 
+LISTED = "x-all: &all [10.0.0.1, 10.0.0.2]\nservices: {a: {x-endpoints: *all}, b: {x-endpoints: *all}}\n"
+
+
+def test_the_instances_of_a_project_have_a_bound() -> None:
+    assert not read_compose_file(LISTED, "compose.yaml", {}, ComposeLimits(endpoints=4)).broken
+    assert broken_for(LISTED, ComposeLimits(endpoints=3)) == "its services list more than 3 instances"
+
+
+def test_several_files_have_one_bound_for_their_instances(tmp_path: Path) -> None:
+    paths = [tmp_path / "compose.yaml", tmp_path / "more.yaml"]
+    paths[0].write_text(LISTED)
+    paths[1].write_text("services: {c: {x-endpoints: [10.0.0.3]}}\n")
+    assert not load_compose_project(paths, {}, ComposeLimits(endpoints=5)).content.broken
+    content = load_compose_project(paths, {}, ComposeLimits(endpoints=4)).content
+    assert content.broken
+    assert [problem.code for problem in content.problems] == [Code.COMPOSE_NOT_YAML]
+
+
 def test_one_long_text_that_many_aliases_repeat_is_refused() -> None:
     text = f'x: &a "{"y" * 1000}"\n' + SERVICE + "".join(f"      mesh.k{n}: *a\n" for n in range(100))
     limits = ComposeLimits(file_bytes=10_000)

@@ -260,8 +260,14 @@ def test_unknown_keys_are_reported_and_their_number_is_bounded(stack: Stack) -> 
         ("warning", "c.yaml:1", "key servcies"),
         ("warning", "c.yaml:2", "service a, key imgae"),
     ]
-    stack.write("c.yaml", "services: {a: {" + ", ".join(f"k{n}: 1" for n in range(1000)) + "}}")
+    stack.write("c.yaml", "services: {a: {" + ", ".join(f"k{n}: 1" for n in range(20)) + "}}")
     assert len(stack.problems()) == 20
+    first, second = (",\n".join(f"{each}{n}: 1" for n in range(500)) for each in "kl")
+    stack.write("c.yaml", f"services: {{a: {{{first}}},\nb: {{{second}}}}}")
+    *shown, rest = stack.read("c.yaml").problems
+    assert len(shown) == 20
+    assert (rest.code, str(rest.where).endswith("c.yaml:21")) == (Code.PROBLEMS_NOT_SHOWN, True)
+    assert rest.reason.startswith("there are 980 more keys that do not exist")
 
 
 def test_a_declaration_of_another_kind_refuses_its_service_alone(stack: Stack) -> None:

@@ -273,8 +273,29 @@ def test_memory_of_large_files_is_given_back_and_small_ones_cost_nothing(
     ComposeSource([file], env={}).read()
     assert released == []
     file.write_text("services: {}\n" + "#" * LARGE)
-    ComposeSource([file], env={}).read()
+    source = ComposeSource([file], env={})
+    source.read()
     assert released == [True]
+    file.write_text("services: {}\n")
+    source.read()  # what the large one left behind
+    assert released == [True] * 2
+    source.read()
+    assert released == [True] * 2
+
+
+async def test_what_has_not_changed_is_kept_and_not_had_twice(file: Path) -> None:
+    file.write_text(ONE + "  db:\n    x-endpoints: [10.0.0.2]\n")
+    compose = source(file)
+    before, problems = compose.read()
+    file.write_text("# moved\n" + ONE + "  db:\n    x-endpoints: [10.0.0.2]\n")
+    same = compose.read()
+    assert same[0] is before
+    assert same[1] is problems
+    assert compose.locate(before[1], None) == f"{file}:7"
+
+    file.write_text(ONE + "  db:\n    x-endpoints: [10.0.0.3]\n")
+    changed, _ = compose.read()
+    assert [each is old for each, old in zip(changed, before, strict=True)] == [False, True]
 
 
 def test_the_bounds_of_the_source_are_those_that_it_was_given(file: Path) -> None:

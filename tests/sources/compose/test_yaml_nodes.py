@@ -3,24 +3,24 @@
 from contextlib import suppress
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.sources.compose.yaml_nodes import (
     DuplicateKey,
     YamlError,
+    YamlMapping,
+    YamlScalar,
     YamlWalker,
     find_duplicate_keys,
-    line_of,
     load_graphs,
     scalar_text,
 )
 
 
-def mapping(text: str) -> yaml.MappingNode:
+def mapping(text: str) -> YamlMapping:
     (root,) = load_graphs(text)
-    assert isinstance(root, yaml.MappingNode)
+    assert isinstance(root, YamlMapping)
     return root
 
 
@@ -28,8 +28,12 @@ def flat(text: str, key: str) -> dict[str, tuple[str, int]]:
     """The mapping under a key: key -> text and line."""
     walk = YamlWalker()
     node = walk.entries(mapping(text))[key].node
-    assert isinstance(node, yaml.MappingNode)
-    return {name: (entry.node.value, entry.line) for name, entry in walk.entries(node).items()}
+    assert isinstance(node, YamlMapping)
+    found = {}
+    for name, entry in walk.entries(node).items():
+        assert isinstance(entry.node, YamlScalar)
+        found[name] = (entry.node.value, entry.line)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,8 @@ def flat(text: str, key: str) -> dict[str, tuple[str, int]]:
         ("a: b\n c: d", 2, 3, "mapping values are not allowed"),
         ("a: 1\nb: [1, 2\n", 3, 1, "did not find expected ',' or ']'"),
         ("a: *b", 1, 4, "undefined alias"),
+        ("a: &b 1\n---\nc: *b", 3, 4, "undefined alias"),
+        ("a: &b 1\nc: &b 2", 2, 4, "duplicate anchor 'b', which is on line 1"),
         ("\ta: b", 1, 1, "cannot start any token"),
         ("a: 1\nb: \x01", 2, 4, "control characters are not allowed"),
         ("a: 1\nb: \ud800", 2, 0, "surrogate"),
@@ -79,7 +85,7 @@ single:
 def follow(text: str, key: str) -> None:
     walk = YamlWalker()
     node = walk.entries(mapping(text))[key].node
-    assert isinstance(node, yaml.MappingNode)
+    assert isinstance(node, YamlMapping)
     walk.entries(node)
 
 
@@ -139,23 +145,26 @@ def test_duplicate_keys_are_reported_at_any_depth_and_once() -> None:
         ("'1.10'", "1.10"),
         ('"null"', "null"),
         ("!!str 010", "010"),
+        ("!!str 0o10", "0o10"),
+        ("! 010", "010"),
         ("|\n  010", "010"),
     ],
 )
 def test_scalars_become_the_same_text_as_in_compose(written: str, text: str) -> None:
-    ((_, node),) = mapping(f"k: {written}").value
+    ((_, node),) = mapping(f"k: {written}").pairs
+    assert isinstance(node, YamlScalar)
     assert scalar_text(node) == text
 
 
 def test_lines_count_from_one() -> None:
     root = mapping("# first\na: 1\n\nb: 2")
-    assert [line_of(key) for key, _ in root.value] == [2, 4]
+    assert [key.line for key, _ in root.pairs] == [2, 4]
 
 
 @given(st.lists(st.sampled_from([*"0123456789_xob.eE+-~ ", "true", "null"])).map("".join) | st.text())
 def test_every_plain_scalar_has_a_text(value: str) -> None:
     for tag in ("int", "float", "str", "null", "bool"):
-        assert isinstance(scalar_text(yaml.ScalarNode(f"tag:yaml.org,2002:{tag}", value)), str)
+        assert isinstance(scalar_text(YamlScalar(1, f"tag:yaml.org,2002:{tag}", False, value)), str)
 
 
 @given(
@@ -166,6 +175,6 @@ def test_every_plain_scalar_has_a_text(value: str) -> None:
 def test_any_text_is_a_graph_or_refused(text: str) -> None:
     with suppress(YamlError):
         for root in load_graphs(text):
-            if isinstance(root, yaml.MappingNode):
+            if isinstance(root, YamlMapping):
                 list(find_duplicate_keys(root))
                 YamlWalker().entries(root)

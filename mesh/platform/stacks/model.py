@@ -16,6 +16,9 @@ RELEASE_LABEL = "mesh.release"
 DIGEST_LABEL = "mesh.digest"
 """Label of an engine service: the digest of the specification that it was made from."""
 
+MOVES_LABEL = "mesh.moves"
+"""Label of an engine service: `false` if its instances have data of their workers; absent otherwise."""
+
 
 class StackCondition(StrEnum):
     """The state of a service that another one waits for."""

@@ -15,7 +15,7 @@ from mesh.platform.stacks.values import PlainValue, StackKeys, StackValueError, 
 from mesh.sources.compose.environment import PLACEMENT_PREFIXES
 
 _ENTRY = re.compile(r"(constraint|affinity|availability):([^=!\s]+)\s*(==|!=)\s*(~?)(.*)", re.DOTALL)
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{1,200}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}", re.ASCII)
 _VALUE = re.compile(r"[A-Za-z0-9:_.-]{1,200}", re.ASCII)
 """What the engine takes as a value, without what classic Swarm reads as a pattern."""
 _CONSTRAINT = re.compile(

@@ -210,8 +210,8 @@ def rebalance_step(
     """Return the number of instances to set next, `wanted` or one more; None if the service is left alone.
 
     Call it when the number that is set runs and serves. It never returns fewer than `wanted`, and nothing for a global
-    service or one with data of its workers. Whoever calls it bounds the number of steps by twice the number of instances: the engine may place an
-    instance where this plan does not expect it.
+    service or one with data of its workers. Whoever calls it bounds the number of steps by twice the number of
+    instances: the engine may place an instance where this plan does not expect it.
     """
     instances = service.spec.instances
     if instances is None or wanted < 1 or service.spec.labels.get(MOVES_LABEL) == "false":

@@ -256,9 +256,6 @@ class _StackServiceReader:
         written = self._label("release.strategy")
         if written in (StackStrategy.ROLLING, StackStrategy.REPLACE):
             return StackStrategy(written), f"the label release.strategy says {written}"
-        if written is not None:
-            reason = f"the release strategy {quote_value(written)} is not known"
-            self._keys.refuse("labels", reason, "write rolling or replace")
         is_rolling = self._flag("rolling_updates")
         if is_rolling is not None:
             strategy = StackStrategy.ROLLING if is_rolling else StackStrategy.REPLACE
@@ -269,7 +266,7 @@ class _StackServiceReader:
 
     def _parallelism(self) -> int:
         """Return the number of the label; what is no number is 1, as where the label comes from."""
-        text = self._label(_PARALLELISM)
+        text = self._label(_PARALLELISM) if self._flag("rolling_updates") else None
         try:
             return 1 if text is None else parse_count(text)
         except LabelRefusedError:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mesh.config.labels.reader import PUBLISH, ROUTE, label_key, label_name
+from mesh.config.labels.reader import PUBLISH, ROUTE, is_stack_label, label_key, label_name
 from mesh.config.labels.values import escape_unprintable
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
@@ -64,7 +64,8 @@ def _desired(
     stack: Stack, service: StackService, image: str, site: StackSite, instances: Mapping[str, int]
 ) -> DesiredService:
     owner = f"{stack.project}/{service.name}"
-    container = replace(service.container, image=image, labels={**service.container.labels, SERVICE_LABEL: owner})
+    kept = {key: value for key, value in service.container.labels.items() if not is_stack_label(key)}
+    container = replace(service.container, image=image, labels={**kept, SERVICE_LABEL: owner})
     constraints, most = placement_of(stack, service)
     zones = tuple(f"node.labels.{zone.label}" for zone in service.zones)
     count = None if service.instances is None else instances.get(service.name, service.instances)
@@ -86,7 +87,8 @@ def _desired(
     )
     digest = spec_digest(spec)
     release = service.release or digest[:_SHORT_DIGEST]
-    labels = {STACK_LABEL: stack.project, SERVICE_LABEL: owner, RELEASE_LABEL: release, DIGEST_LABEL: digest}
+    labels = _stack_labels(service.container.labels)
+    labels |= {STACK_LABEL: stack.project, SERVICE_LABEL: owner, RELEASE_LABEL: release, DIGEST_LABEL: digest}
     if not service.can_move:
         labels[MOVES_LABEL] = "false"
     named = replace(
@@ -110,6 +112,11 @@ def _desired(
         service.zones,
         service.instances,
     )
+
+
+def _stack_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the labels about all instances, under one prefix: the engine service keeps them for the acting daemon."""
+    return {f"mesh.{label_name(key)}": value for key, value in sorted(labels.items()) if is_stack_label(key)}
 
 
 def _with_drain(container: FleetContainer, site: StackSite, *, is_routed: bool) -> FleetContainer:

@@ -1652,6 +1652,66 @@ class Code(Enum):
         plans on what is there now.
         """,
     )
+    STACK_KEY_REFUSED = (
+        "VM910",
+        "A key that a deployed service cannot have",
+        """
+        A deployed service may have several instances on several workers, and the engine makes them from a
+        form that has no place for this key. The service is not deployed and what runs of it stays as it is;
+        the other services of the file go on. [Compose files](compose.md) has what becomes of each key.
+        """,
+    )
+    STACK_KEY_IGNORED = (
+        "VM911",
+        "A part of a compose file that has no effect",
+        """
+        The service is deployed without what the message names. It says what to write in its place, or to
+        remove it.
+        """,
+    )
+    STACK_VALUE = (
+        "VM912",
+        "A value of a compose file that cannot be read",
+        """
+        The service is not deployed and what runs of it stays as it is; the other services of the file go on.
+        The message says what to write.
+        """,
+    )
+    STACK_NEED = (
+        "VM913",
+        "A service that waits for one that never comes",
+        """
+        A service in `depends`, `depends_on` or `links` is not in the files, its profile is not active, or the
+        services wait for one another in a circle. Services of a circle are not deployed.
+        """,
+    )
+    STACK_PLACEMENT = (
+        "VM914",
+        "A placement that the engines cannot keep",
+        """
+        An entry of the environment such as `constraint:`, `affinity:` or `availability:`, or an entry of
+        `deploy.placement.constraints`, says something that cannot be kept, or is not understood. The service
+        is not deployed, since its instances would run where the file does not want them.
+        """,
+    )
+    STACK_ZONES = (
+        "VM915",
+        "Fewer zones than a service must have",
+        """
+        `availability:az==3` wants instances in three zones, or none at all. Too few workers that are ready
+        have the label `az` with different values, or the service has too few instances. Nothing is created.
+        Label the workers (`docker node update --label-add az=a WORKER`), or write `==~3`, which is a wish.
+        """,
+    )
+    STACK_FILE = (
+        "VM916",
+        "A config or secret that the engine does not have from the file",
+        """
+        Only configs and secrets that are in the engine already can be given to instances. Create it with
+        `docker config create` or `docker secret create`, and write `external: true` at the top level of the
+        file.
+        """,
+    )
 
 
 _SECTIONS = (

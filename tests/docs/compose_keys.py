@@ -12,9 +12,10 @@ PAGE = ROOT / "docs" / "compose.md"
 
 _INTRODUCTION = """# Compose files
 
-vipmesh reads compose files in two places: `vipmesh check` reports their mistakes, and the source `[source.compose]`
-takes instances from their `x-endpoints`. Both use one reader, which follows the [compose
-specification](https://github.com/compose-spec/compose-spec). This page is generated from the reader's table.
+vipmesh reads compose files in three places: `vipmesh check` reports their mistakes, `vipmesh deploy` runs their
+services on all workers, and the source `[source.compose]` takes instances from their `x-endpoints`. All use one
+reader, which follows the [compose specification](https://github.com/compose-spec/compose-spec). This page is generated
+from its table.
 
 ## Several files
 The files that are named together are one project, in `vipmesh check a.yaml b.yaml` as in `[source.compose] files`:
@@ -51,10 +52,11 @@ of these files are never shown.
 
 ## Keys
 **read**: vipmesh acts on the key itself, wherever the containers come from. **engine**: the program that starts the
-containers acts on it; today that is `docker compose` or you. **refused**: no service with several instances on
-several workers can have it. **ignored**: it changes nothing there. vipmesh reports neither for containers that
-`docker compose` runs. A key that is not in this table is reported, unless it begins with `x-`. A key below one of the
-table is as the one above it.
+containers acts on it: `vipmesh deploy`, `docker compose` or you. **refused**: no service with several instances on
+several workers can have it, and `vipmesh deploy` leaves that service as it is; a value that says nothing, such as
+`false`, is no reason. **ignored**: it changes nothing there, and `vipmesh deploy` says so. vipmesh reports neither for
+containers that `docker compose` runs. A key that is not in this table is reported, unless it begins with `x-`. A key
+below one of the table is as the one above it.
 """
 _USES = {KeyUse.READ: "read", KeyUse.ENGINE: "engine", KeyUse.REFUSED: "refused", KeyUse.IGNORED: "ignored"}
 

@@ -60,7 +60,9 @@ def _reading_dense_files() -> Iterator[Check]:
 
 TARGETS: Sequence[FuzzTarget] = (
     _parser("labels", "labels", parsers.check_labels, "mesh.config.labels", "mesh.cluster.re", "mesh.model.validation"),
-    _parser("compose", "compose files", parsers.check_compose, "mesh.sources.compose", timed=False),
+    _parser(
+        "compose", "compose files", parsers.check_compose, "mesh.sources.compose", "mesh.platform.stacks", timed=False
+    ),
     FuzzTarget("compose_source", "compose files", _reading_dense_files, ("mesh.sources.compose",)),
     _parser("engine", "engine events and lists", parsers.check_engine, "mesh.sources.docker"),
     FuzzTarget(

@@ -33,7 +33,9 @@ SOURCES = {
     if "testing" not in path.parts
 }
 LOGGED = frozenset({"warning", "error", "critical", "exception"})
-BRING_THEIR_CODE = frozenset({"ComposeReferenceError", "EnvFileError", "SettingsError", "EtcdUnreachableError"})
+BRING_THEIR_CODE = frozenset(
+    {"ComposeReferenceError", "EnvFileError", "SettingsError", "EtcdUnreachableError", "StackValueError"}
+)
 """Errors whose constructor knows the code, or gets it with each of several messages."""
 
 
@@ -145,7 +147,7 @@ WEB = {"mesh.routing.port_80": "web"}
     ("labels", "code"),
     [
         ({"mesh.routing.prot_80": "web"}, Code.UNKNOWN_LABEL),
-        ({**WEB, "mesh.rolling_updates": "true"}, Code.LABEL_NOT_SUPPORTED),
+        ({**WEB, "mesh.auto_scaling.step": "2"}, Code.LABEL_NOT_SUPPORTED),
         ({**WEB, "aliyun.routing.port_80": "api"}, Code.LABEL_DIFFERS_BY_PREFIX),
         ({"mesh.routing.weight": "2"}, Code.LABEL_WITHOUT_EFFECT),
         ({"mesh.routing.port_0": "web"}, Code.LABEL_PORT),

@@ -71,6 +71,7 @@ def parse_labels(
     settings = _settings(sheet, routes, publishes)
     release = sheet.take("routing.release", values.parse_release, None)
     scale = sheet.take("scale", values.parse_count, None)
+    _check_stack_labels(sheet)
     probe = read_probe(sheet, commands)
     if not sheet.has_port_labels:
         sheet.warn_without_service()
@@ -79,6 +80,17 @@ def parse_labels(
     if name is not None:
         service = Service(owner, name, routes, publishes, fixed_vip, scheduler, persistence, probe, flags)
     return ParsedLabels(service, settings, release, tuple(sheet.problems), scale)
+
+
+def _check_stack_labels(sheet: LabelReader) -> None:
+    """Report the labels that `vipmesh deploy` acts on and whose values it could not read."""
+    for name in ("global", "latest_image", "rolling_updates"):
+        sheet.take(name, values.parse_flag, False)
+    sheet.take("release.strategy", values.parse_strategy, "")
+    # The platform that the label comes from takes everything that is no number as 1.
+    if sheet.has("rolling_updates.parallelism") and not sheet.has("rolling_updates"):
+        remedy = "add rolling_updates or remove it"
+        sheet.warn(Code.LABEL_WITHOUT_EFFECT, "rolling_updates.parallelism", "it has no effect on its own", remedy)
 
 
 def port_label(declares: type[Route | PortPublication], container_port: int, transport: Transport) -> str:

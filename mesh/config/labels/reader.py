@@ -53,16 +53,32 @@ TUNING_LABELS = (
 )
 HEADER_LABEL_PREFIX = "probe.header."
 """The header's name follows. The value may be a password and is shown nowhere."""
-STACK_LABELS = ("scale",)
-"""Labels about all instances of a service, also of one that nothing routes to."""
+STACK_LABELS = (
+    "scale",
+    "global",
+    "depends",
+    "latest_image",
+    "release.strategy",
+    "rolling_updates",
+    "rolling_updates.parallelism",
+)
+"""Labels about all instances of a service, also of one that nothing routes to. `vipmesh deploy` acts on them."""
 RESERVED_LABELS = ("service", "stack", "digest", "runs.*")
 """Labels that vipmesh writes to what it creates, and no file may."""
 UNSUPPORTED_LABELS = {
-    "auto_scaling.*": "start and stop instances yourself",
+    "auto_scaling.*": "write scale, and run vipmesh deploy again when it changes",
     "log_store_*": "set the log driver of the container engine",
-    "rolling_updates*": "replace the instances one after the other yourself",
+    "log_ttl_*": "set the log driver of the container engine",
+    "log.timestamp": "set the log driver of the container engine",
+    "probe.restart": "restart what stays unhealthy yourself",
 }
 """Labels that are recognised but not handled -> what the user does instead."""
+FOREIGN_LABELS = {
+    "lb.port_*": ("no load balancer of a cloud is set up for it", "publish the port with routing.publish.port_<port>"),
+    "custom_addon": ("the mesh routes connections, not requests", "run a proxy as a service of its own"),
+    "proxy.*": ("the mesh routes connections, not requests", "run a proxy as a service of its own"),
+}
+"""Labels for parts of another platform -> why they have no effect, and what the user does instead."""
 
 PORT_PLACEHOLDER = "<container port>"
 TRANSPORT_SUFFIX = "[/<transport>]"
@@ -75,6 +91,7 @@ KNOWN_LABELS = (
     f"{HEADER_LABEL_PREFIX}<name>",
     *STACK_LABELS,
     *UNSUPPORTED_LABELS,
+    *FOREIGN_LABELS,
 )
 """All labels of the reference, without prefix."""
 
@@ -122,6 +139,15 @@ def is_reserved_label(key: str) -> bool:
     """Return whether no file may set a label, given by its full key."""
     name = label_name(key)
     return name is not None and any(fnmatchcase(name, pattern) for pattern in RESERVED_LABELS)
+
+
+def is_stack_label(key: str) -> bool:
+    """Return whether a label, given by its full key, is about how many instances there are and how they change.
+
+    No container needs it, and another value must not make another container.
+    """
+    name = label_name(key)
+    return name is not None and (name in STACK_LABELS or name.startswith("auto_scaling."))
 
 
 def label_key(labels: Mapping[str, str], name: str) -> str | None:
@@ -203,6 +229,8 @@ class LabelReader:
             self._add(
                 Code.LABEL_NOT_SUPPORTED, Severity.WARNING, key, "it is not handled yet", UNSUPPORTED_LABELS[pattern]
             )
+        elif pattern := next((pattern for pattern in FOREIGN_LABELS if fnmatchcase(name, pattern)), None):
+            self._add(Code.LABEL_NOT_SUPPORTED, Severity.WARNING, key, *FOREIGN_LABELS[pattern])
         elif not _is_scalar(name):
             self._unknown += 1
             remedy = _nearest(name, key) if self._unknown <= MAX_SUGGESTIONS else "remove it"

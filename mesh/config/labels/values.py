@@ -286,6 +286,24 @@ def parse_number(text: str, low: int, high: int) -> int:
     return int(text)
 
 
+def parse_flag(text: str) -> bool:
+    """Parse `true` or `false`."""
+    if text.lower() not in ("true", "false"):
+        raise LabelRefusedError(
+            Code.VALUE_OUT_OF_RANGE, f"{quote_value(text)} is neither true nor false", "write true or false"
+        )
+    return text.lower() == "true"
+
+
+def parse_strategy(text: str) -> str:
+    """Parse how a new release takes the place of the old one: `rolling` or `replace`."""
+    if text not in ("rolling", "replace"):
+        raise LabelRefusedError(
+            Code.VALUE_OUT_OF_RANGE, f"{quote_value(text)} is no strategy of a release", "write rolling or replace"
+        )
+    return text
+
+
 def parse_release(text: str) -> str:
     """Parse the name of a release. It is shown in metrics and on the command line, so few characters are allowed."""
     if len(text) > _RELEASE_MAX or not _RELEASE.fullmatch(text):

@@ -21,6 +21,8 @@ from mesh.sources.compose.references import (
 from mesh.sources.compose.tree import RESET, ComposeLayers, ComposeList, ComposeMapping, ComposeNode, ComposeScalar
 
 _FALSE = frozenset({"false", "no", "off", "n"})
+PLACEMENT_PREFIXES = ("constraint:", "affinity:", "availability:", "reschedule:")
+"""Entries of classic Swarm's scheduler, written among the environment. They are no variables."""
 
 
 def read_environment(service: ComposeService, files: ComposeFiles) -> tuple[dict[str, str], tuple[Problem, ...]]:
@@ -84,7 +86,7 @@ class EnvironmentReader:
                 problems.append(Problem(error.code, Severity.ERROR, about, error.reason, error.remedy, where=where))
                 continue
             found.pop(name, None)
-            if value is not None:
+            if value is not None and not name.startswith(PLACEMENT_PREFIXES):
                 found[name] = value
 
     def _env_file(self, node: ComposeNode) -> dict[str, str]:

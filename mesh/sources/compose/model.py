@@ -72,6 +72,8 @@ class ComposeFile:
     """The services are not reliable: some or all of them are missing."""
     refused: frozenset[str] = frozenset()
     """Services that cannot be read as they were meant. What is in `services` of them is a part of it."""
+    resources: Mapping[str, ComposeEntry] = field(default_factory=dict, repr=False)
+    """The top-level keys `volumes`, `configs` and `secrets`, merged."""
 
 
 def parse_endpoint(text: str) -> tuple[Address, int | None]:

@@ -46,6 +46,8 @@ from mesh.sources.compose.tree import (
 
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)
+_RESOURCES = ("volumes", "configs", "secrets")
+"""Top-level keys that services name entries of."""
 _MAX_UNKNOWN = 20
 """Unknown keys that are reported of one project."""
 _UNSET_SHOWN = 10
@@ -118,7 +120,8 @@ class _ComposeReader:
             raise self._budget.excess
         self._count_unknown()
         problems = self._problems.kept(tree.origin.filename)
-        return ComposeFile(project, services, problems, broken, frozenset(refused))
+        resources = {key: tree.entries[key] for key in _RESOURCES if key in tree.entries}
+        return ComposeFile(project, services, problems, broken, frozenset(refused), resources)
 
     def _report_unknown(self, subject: str, entries: Mapping[str, ComposeEntry], known: frozenset[str]) -> None:
         for key in unknown_keys(entries, known):

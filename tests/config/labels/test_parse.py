@@ -8,6 +8,7 @@ import pytest
 
 from mesh.config.labels.parse import KNOWN_LABELS, LABEL_PREFIXES, ParsedLabels, label_key, parse_labels, port_label
 from mesh.config.labels.values import quote_value
+from mesh.model.codes import Code
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
 from mesh.model.service import Forwarding, PortPublication, Route, Scheduler, SchedulerFlag, Service, Transport
@@ -255,7 +256,7 @@ def test_refused_probe_tuning_leaves_the_default(label: str, value: str) -> None
         ),
         pytest.param({"mesh.probe.uri": "x"}, "mesh.probe.uri", "write mesh.probe.url if", id="probe"),
         pytest.param({"mesh.": "x"}, "mesh.", "look up its name", id="nothing"),
-        pytest.param({"aliyun.Depends": "x"}, "aliyun.Depends", "look up its name", id="nothing like it"),
+        pytest.param({"aliyun.Zone": "x"}, "aliyun.Zone", "look up its name", id="nothing like it"),
     ],
 )
 def test_an_unknown_label_is_a_warning_with_the_nearest_name(labels: dict[str, str], label: str, text: str) -> None:
@@ -264,12 +265,54 @@ def test_an_unknown_label_is_a_warning_with_the_nearest_name(labels: dict[str, s
     assert text in problem.remedy
 
 
-@pytest.mark.parametrize(
-    "label", ["auto_scaling.max_cpu", "log_store_dbstdout", "rolling_updates", "rolling_updates.parallelism"]
-)
+@pytest.mark.parametrize("label", ["auto_scaling.max_cpu", "log_store_dbstdout", "log_ttl_dbstdout", "probe.restart"])
 def test_unsupported_labels_are_reported(label: str) -> None:
     problem = only_problem({**NAMED, f"aliyun.{label}": "2"})
     assert (problem.severity, problem.reason) == (Severity.WARNING, "it is not handled yet")
+
+
+@pytest.mark.parametrize(
+    ("label", "remedy"),
+    [
+        ("lb.port_6379", "routing.publish.port_<port>"),
+        ("custom_addon", "run a proxy"),
+        ("proxy.VIRTUAL_HOST", "run a proxy"),
+    ],
+)
+def test_labels_of_other_platforms_name_what_does_the_same(label: str, remedy: str) -> None:
+    problem = only_problem({**NAMED, f"aliyun.{label}": "tcp://proxy:6379"})
+    assert (problem.code, problem.severity) == (Code.LABEL_NOT_SUPPORTED, Severity.WARNING)
+    assert remedy in problem.remedy
+    assert "not handled yet" not in problem.reason
+
+
+@pytest.mark.parametrize(
+    ("label", "value"),
+    [
+        ("scale", "2"),
+        ("global", "true"),
+        ("depends", "db,cache"),
+        ("latest_image", "true"),
+        ("release.strategy", "replace"),
+        ("rolling_updates", "True"),
+    ],
+)
+def test_labels_of_stacks_are_known_also_where_nothing_routes_to_the_service(label: str, value: str) -> None:
+    assert read({f"aliyun.{label}": value}).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("label", "value"), [("global", "yes"), ("latest_image", "1"), ("rolling_updates", ""), ("release.strategy", "x")]
+)
+def test_a_label_of_stacks_with_another_value_is_refused(label: str, value: str) -> None:
+    problem = only_problem({**NAMED, f"mesh.{label}": value})
+    assert (problem.severity, problem.label) == (Severity.ERROR, f"mesh.{label}")
+
+
+def test_the_parallelism_of_rolling_updates_needs_them() -> None:
+    assert read({**NAMED, "mesh.rolling_updates": "true", "mesh.rolling_updates.parallelism": "2"}).problems == ()
+    problem = only_problem({**NAMED, "mesh.rolling_updates.parallelism": "2"})
+    assert (problem.code, problem.severity) == (Code.LABEL_WITHOUT_EFFECT, Severity.WARNING)
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1001", ""])

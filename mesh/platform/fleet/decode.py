@@ -23,7 +23,7 @@ from mesh.platform.fleet.protocol import (
 
 _DEFAULT_DELAY = 5_000_000_000
 """Nanoseconds before a restart, if a service says nothing (`api/defaults/service.go` of swarmkit)."""
-_MAX_PORT = 65_535
+_HIGHEST_PORT = 65_535
 _MOUNT_KINDS = frozenset(each.value for each in FleetMountKind)
 _OPTIONS = {
     FleetMountKind.BIND: "BindOptions",
@@ -92,7 +92,7 @@ def _ports(endpoint: JsonFields) -> tuple[FleetPort, ...]:
         port, protocol = fields.number("TargetPort"), fields.text("Protocol") or "tcp"
         if fields.text("PublishMode") != "host":
             fields.note("PublishMode")
-        if 0 < port <= _MAX_PORT:
+        if 0 < port <= _HIGHEST_PORT:
             ports.append(FleetPort(port, protocol))
         else:
             fields.note("TargetPort")

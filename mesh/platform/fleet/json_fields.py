@@ -16,7 +16,7 @@ MAX_TEXT = 1 << 16
 """The most characters of one text."""
 MAX_ENTRIES = 4096
 """The most entries of one list or object."""
-MAX_NUMBER = (1 << 63) - 1
+HIGHEST_NUMBER = (1 << 63) - 1
 MAX_NOTES = 64
 """The most notes; the rest is not noted."""
 _MAX_PATH = 120
@@ -67,7 +67,7 @@ class JsonFields:
         value = self.raw.pop(name, None)
         if value is None:
             return default
-        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= MAX_NUMBER:
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= HIGHEST_NUMBER:
             return value
         return self._unreadable(name, default)
 

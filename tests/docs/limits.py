@@ -859,6 +859,33 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "VM651; the check of `doctor` says so",
         ),
     ),
+    "Stacks": (
+        Bound(
+            "time for an answer of the engine; where it asks a registry, or makes a swarm",
+            "{mesh.platform.fleet.swarm:REQUEST_TIMEOUT|s}; {mesh.platform.fleet.swarm:REGISTRY_TIMEOUT|s}",
+            _L,
+            "VM901, nothing is changed",
+        ),
+        Bound(
+            "one text, characters; entries of one list or object of an engine's service",
+            "{mesh.platform.fleet.json_fields:MAX_TEXT}; {mesh.platform.fleet.json_fields:MAX_ENTRIES}",
+            _L,
+            "the field counts as set by others, and is named as such",
+        ),
+        Bound(
+            "fields of one service that others set and that are named; characters of one; objects looked into",
+            "{mesh.platform.fleet.json_fields:MAX_NOTES}; {mesh.platform.fleet.json_fields:_MAX_PATH}; "
+            "{mesh.platform.fleet.json_fields:_MAX_DEPTH}",
+            _L,
+            "the others are not named; the name is cut",
+        ),
+        Bound(
+            "the engine's reason for a refusal, characters",
+            "{mesh.platform.fleet.refusals:_MAX_REASON}",
+            _L,
+            "the text is cut",
+        ),
+    ),
 }
 
 OWN = frozenset(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
@@ -119,6 +120,7 @@ class Told(list[str]):
     def __init__(self, times: dict[str, float]) -> None:
         self._times = times
 
+    @override
     def append(self, line: str) -> None:
         self._times[line.partition(":")[0]] = asyncio.get_running_loop().time()
 

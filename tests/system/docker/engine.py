@@ -181,7 +181,7 @@ class Engine:
             self.docker("network", "rm", *networks)
 
     def import_image(self) -> None:
-        self.docker("import", "-", IMAGE, given=_root())
+        self.docker("import", "-", IMAGE, given=root_archive())
 
 
 def _path() -> str:
@@ -193,7 +193,7 @@ def _environment() -> dict[str, str]:
     return {**clean, "HOME": "/nonexistent", "PATH": _path()}
 
 
-def _root() -> bytes:
+def root_archive() -> bytes:
     """A root file system: busybox, a user, a page that says who answers, and one that takes its time."""
     out = BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:

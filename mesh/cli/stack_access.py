@@ -64,10 +64,9 @@ def run_stack_verb(options: argparse.Namespace, work: Callable[[Settings, Fleet]
     settings = load_settings(options.config)
 
     async def run() -> int:
-        from mesh.platform.fleet.swarm import open_swarm_fleet
+        from mesh.platform.fleet.swarm import SwarmFleet
 
-        async with open_swarm_fleet(settings.source_docker_socket or DEFAULT_ENGINE) as fleet:
-            return await work(settings, fleet)
+        return await work(settings, SwarmFleet(settings.source_docker_socket or DEFAULT_ENGINE))
 
     try:
         return asyncio.run(run())

@@ -261,7 +261,8 @@ class FakeFleet(Fleet):
             raise FleetRefusedError("renaming services is not supported")
         if (old.spec.instances is None) is not (spec.instances is None):
             raise FleetRefusedError("service mode change is not allowed")
-        self._set_service(replace(old, spec=spec))
+        count_only = old.spec != spec and replace(old.spec, instances=spec.instances, labels=spec.labels) == spec
+        self._set_service(replace(old, spec=spec, unknown=old.unknown if count_only else ()))
         self._end_change(f"replace {spec.name}", service_id)
 
     @override

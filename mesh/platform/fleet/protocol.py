@@ -273,7 +273,11 @@ class Fleet(Protocol):
         ...
 
     async def replace(self, service_id: str, version: int, spec: FleetSpec) -> None:
-        """Change a service. Raises `FleetConflictError` if somebody changed it since `version`, or it is gone."""
+        """Change a service. Raises `FleetConflictError` if somebody changed it since `version`, or it is gone.
+
+        A change of the count or of the labels alone keeps the fields that somebody else set and `FleetService.unknown`
+        names. Any other change, also to what `spec` is already, takes them away.
+        """
         ...
 
     async def remove(self, service_id: str) -> None:

@@ -40,6 +40,8 @@ _APPLETS = (
     "true",
     "false",
 )
+_OF_SWARM = frozenset({"ingress", "docker_gwbridge"})
+"""Networks that the engine makes for a swarm; they go with its data."""
 _SUBNET = "172.29.0.1/24"
 
 
@@ -176,7 +178,8 @@ class Engine:
         """Remove every container and every network that a test made."""
         if containers := self.docker("ps", "-aq").split():
             self.docker("rm", "-f", "-v", *containers)
-        networks = self.docker("network", "ls", "-q", "--filter", "type=custom").split()
+        names = self.docker("network", "ls", "--format", "{{.Name}}", "--filter", "type=custom").split()
+        networks = [name for name in names if name not in _OF_SWARM]
         if networks:
             self.docker("network", "rm", *networks)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from typing_extensions import override
 
+from mesh.model.errors import MeshError, SettingsError
 from mesh.platform.fleet.errors import FleetConflictError
 from mesh.platform.fleet.protocol import Fleet, FleetService, FleetSpec
 from mesh.platform.stacks.differ import missing_services, prune_steps
@@ -136,7 +137,10 @@ class StackApplier:
         loop, best = asyncio.get_running_loop(), _Progress()
         progress = loop.time()
         while True:
-            seen = await self._look(desired, known)
+            is_late = loop.time() - progress >= self._wait
+            seen = await self._look_patiently(desired, known, gives_up=is_late or not self._done)
+            if seen is None:
+                continue
             steps = [step for name, each in seen.rounds.items() if not seen.unmet[name] for step in each.steps]
             if all(each.is_done for each in seen.rounds.values()):
                 steps.extend(prune_steps(missing_services(desired, seen.running) if prune else (), seen.running))
@@ -146,7 +150,7 @@ class StackApplier:
                 await self._do(step, seen.running, known)
             if best.is_surpassed_by(seen) or steps:
                 progress = loop.time()
-            elif loop.time() - progress >= self._wait:
+            elif is_late:
                 workers = {each.id: each.name for each in await self._fleet.workers()}
                 return StackOutcome(self.done, tuple(_failures(desired, seen, workers)))
             if not steps:
@@ -171,6 +175,16 @@ class StackApplier:
         left = await self._until_ended(removed)
         failures = [ServiceFailure(project, 0, 0, (f"{left} containers have not ended yet",))] if left else []
         return StackOutcome(self.done, tuple(failures))
+
+    async def _look_patiently(self, desired: Desired, known: _Known, *, gives_up: bool) -> "_StackView | None":
+        """Return what runs now; None, after a pause, if an engine or a daemon is slow. Raises as `_look`."""
+        try:
+            return await self._look(desired, known)
+        except MeshError as error:
+            if gives_up or isinstance(error, FleetConflictError | SettingsError):
+                raise
+        await asyncio.sleep(_POLL)
+        return None
 
     async def _look(self, desired: Desired, known: _Known) -> "_StackView":
         """Return what runs now, and what is next. Raises `FleetConflictError`."""

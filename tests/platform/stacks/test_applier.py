@@ -242,6 +242,16 @@ async def test_nothing_is_done_when_nobody_knows_what_serves() -> None:
     assert await lab.fleet.services() == ()
 
 
+async def test_a_deploy_that_has_begun_outlasts_a_daemon_that_is_silent_for_a_moment() -> None:
+    lab = make_lab(after=5)
+    work = asyncio.ensure_future(lab.deploy(desired_service("web", "web:1", 2)))
+    await asyncio.sleep(2)
+    lab.readiness.error = MeshError(Code.DAEMON_UNREACHABLE, "no daemon answers")
+    await asyncio.sleep(20)
+    lab.readiness.error = None
+    assert not (await work).failures
+
+
 async def test_without_quorum_a_deploy_ends_with_the_reason() -> None:
     lab = make_lab()
     lab.fleet.faults.no_quorum = True

@@ -203,6 +203,25 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "the others are left out",
         ),
         Bound(
+            "instances of a service that `vipmesh deploy` reads in a file; zones that it must have; ports of one range",
+            "{mesh.platform.stacks.stack:_MOST_INSTANCES}; {mesh.platform.stacks.entries:_MOST_ZONES}; "
+            "{mesh.platform.stacks.ports:_MOST_PORTS}",
+            _L,
+            "VM912 or VM914, and the service stays as it is",
+        ),
+        Bound(
+            "sizes in bytes and times in nanoseconds that `vipmesh deploy` reads in a file",
+            "{mesh.platform.stacks.values:_MOST}",
+            "fixed: the engine keeps them in 64 bits",
+            "VM912, and the service stays as it is",
+        ),
+        Bound(
+            "characters of the name of an engine's service",
+            "{mesh.platform.stacks.translate:_MOST_NAME}",
+            "fixed: the engine takes no more",
+            "the name is cut and gets a digest of the whole",
+        ),
+        Bound(
             "how long a program has that writes a compose file into a pipe for `vipmesh check`",
             "{mesh.sources.compose.files:PIPE_PATIENCE|s}",
             _L,

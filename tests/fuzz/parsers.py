@@ -19,12 +19,17 @@ from mesh.config.settings import SETTINGS, environment_variable, parse_settings
 from mesh.model.errors import SettingsError
 from mesh.model.past_event import MAX_EVENT_TEXT, bounded_text
 from mesh.model.service import Instance
+from mesh.platform.stacks.model import StackSite
+from mesh.platform.stacks.placing import zone_problems
+from mesh.platform.stacks.stack import read_stack
+from mesh.platform.stacks.translate import translate
 from mesh.sources.compose.environment import read_environment
 from mesh.sources.compose.limits import ComposeBudget, ComposeLimits
 from mesh.sources.compose.links import link_problems
+from mesh.sources.compose.model import ComposeFile
 from mesh.sources.compose.parse import read_compose_project
 from mesh.sources.compose.ports import endpoint_port_problems
-from mesh.sources.compose.references import ComposeText
+from mesh.sources.compose.references import ComposeFiles, ComposeText
 from mesh.sources.docker.events import event_meaning
 from mesh.sources.docker.gate import EventLines, convert_containers
 from mesh.sources.docker.inspection import StopConfig, inspection_of
@@ -129,10 +134,26 @@ def check_compose(data: bytes) -> None:
         check_shown(endpoint_port_problems(service))
         check_shown(read_environment(service, files)[1])
     check_shown(link_problems(read.services, {}))
+    check_stack(read, files)
     few = read_compose_project(texts, "", [variables] * len(texts), files, ComposeBudget(FEW, len(texts)))
     assert len(few.problems) <= FEW.problems + 2
     shown = sum(len(value) for service in few.services.values() for value in service.labels.values())
     assert shown <= len(texts) * FEW.characters
+
+
+def check_stack(read: ComposeFile, files: ComposeFiles) -> None:
+    """A stack of the files is translated, and the same one again has the same digests."""
+    environments = {name: read_environment(service, files)[0] for name, service in read.services.items()}
+    stack = read_stack(read, "shop", environments, "mesh.internal")
+    check_shown(stack.problems)
+    site = StackSite(("10.112.0.1",), "mesh.internal")
+    desired = translate(stack, {}, site, {})
+    check_shown(desired.problems)
+    assert {service.name for service in desired.services} <= read.services.keys() - stack.refused
+    assert [service.digest for service in translate(stack, {}, site, {}).services] == [
+        service.digest for service in desired.services
+    ]
+    assert zone_problems(desired, ()) == zone_problems(desired, ())
 
 
 class ReferencedTexts(dict[str, str]):

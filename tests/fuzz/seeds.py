@@ -111,6 +111,16 @@ COMPOSE_FILES = (
     ),
     "",
     "- x\n",
+    (
+        "services:\n  web:\n    image: a\n    ports: ['80-81:80-81/udp', {target: 1, published: 2}]\n"
+        "    volumes: ['d:/d:ro', {type: tmpfs, target: /t, tmpfs: {size: 1m, mode: 0o755}}]\n"
+        "    environment: ['constraint:a==b', 'affinity:service!=db', 'availability:az==2', A=1]\n"
+        "    deploy: {replicas: 2, resources: {limits: {cpus: '0.5'}}, placement: {constraints: [node.id==a]}}\n"
+        "    depends_on: {db: {condition: service_started}}\n    healthcheck: {test: [CMD, a], interval: 1m30s}\n"
+        "    ulimits: {nofile: {soft: 1, hard: 2}}\n    extra_hosts: [a=1.1.1.1]\n    command: a 'b c'\n"
+        "  db: {image: b, restart: on-failure:3, configs: [c], mem_limit: 1g}\n"
+        "volumes: {d: {driver_opts: {o: x}}}\nconfigs: {c: {external: true}}\n"
+    ),
 )
 ENV_FILES = {
     "l.labels": "mesh.routing.port_80=web.test\nexport A: '$B'\n",

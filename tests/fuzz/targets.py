@@ -53,7 +53,9 @@ def _parser(name: str, boundary: str, check: Callable[[bytes], None], *code: str
 
 TARGETS: Sequence[FuzzTarget] = (
     _parser("labels", "labels", parsers.check_labels, "mesh.config.labels", "mesh.cluster.re", "mesh.model.validation"),
-    _parser("compose", "compose files", parsers.check_compose, "mesh.sources.compose", timed=False),
+    _parser(
+        "compose", "compose files", parsers.check_compose, "mesh.sources.compose", "mesh.platform.stacks", timed=False
+    ),
     _parser("engine", "engine events and lists", parsers.check_engine, "mesh.sources.docker"),
     FuzzTarget(
         "engine_source",

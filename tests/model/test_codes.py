@@ -33,7 +33,9 @@ SOURCES = {
     if "testing" not in path.parts
 }
 LOGGED = frozenset({"warning", "error", "critical", "exception"})
-BRING_THEIR_CODE = frozenset({"ComposeReferenceError", "EnvFileError", "SettingsError", "EtcdUnreachableError"})
+BRING_THEIR_CODE = frozenset(
+    {"ComposeReferenceError", "EnvFileError", "SettingsError", "EtcdUnreachableError", "StackValueError"}
+)
 """Errors whose constructor knows the code, or gets it with each of several messages."""
 
 

@@ -24,7 +24,7 @@ def runs_service(project: str, service: str) -> str:
 
 def runs_label(key: str, value: str) -> str:
     """Return the label of workers that run a container with a label of this value, of any project."""
-    digest = hashlib.sha256(f"{key}={value}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{key}={value}".encode("utf-8", "surrogatepass")).hexdigest()
     return f"{RUNS_PREFIX}{_OF_LABELS}.{digest[:16]}"
 
 

@@ -19,7 +19,6 @@ from mesh.platform.stacks.values import (
 )
 
 _SIGNAL = re.compile(r"[A-Za-z0-9+-]{1,20}", re.ASCII)
-_MOST_LIMIT = 1 << 62
 
 
 def read_container(
@@ -133,8 +132,8 @@ def _ulimits(value: PlainValue) -> tuple[tuple[str, int, int], ...]:
     limits: list[tuple[str, int, int]] = []
     for name, below in sorted(value.items()):
         if isinstance(below, dict):
-            soft, hard = (parse_whole(below.get(key) or "", -1, _MOST_LIMIT) for key in ("soft", "hard"))
+            soft, hard = (parse_whole(below.get(key) or "", -1) for key in ("soft", "hard"))
         else:
-            soft = hard = parse_whole(below, -1, _MOST_LIMIT)
+            soft = hard = parse_whole(below, -1)
         limits.append((name, soft, hard))
     return tuple(limits)

@@ -15,6 +15,7 @@ from mesh.platform.stacks.values import PlainValue, StackKeys, StackValueError, 
 from mesh.sources.compose.environment import PLACEMENT_PREFIXES
 
 _ENTRY = re.compile(r"(constraint|affinity|availability):([^=!\s]+)\s*(==|!=)\s*(~?)(.*)", re.DOTALL)
+_EXTRA_SIGN = re.compile(r"^([a-z]+:[^=!]+)=?(==|!=)=?")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}", re.ASCII)
 _VALUE = re.compile(r"[A-Za-z0-9:_.-]{1,200}", re.ASCII)
 """What the engine takes as a value, without what classic Swarm reads as a pattern."""
@@ -51,7 +52,8 @@ def placement_texts(value: PlainValue) -> Iterator[str]:
     if isinstance(value, dict):
         items = list(value.items())
     elif isinstance(value, list):
-        items = [(parse_text(item), None) for item in value if isinstance(item, str)]
+        # A mapping that was merged into a list has one more `=`: `constraint:group` and `==1`.
+        items = [(_EXTRA_SIGN.sub(r"\1\2", parse_text(item)), None) for item in value if isinstance(item, str)]
     for key, below in items:
         if is_placement(key):
             yield _joined(key, below if isinstance(below, str) else "")

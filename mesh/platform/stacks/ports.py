@@ -14,7 +14,7 @@ _SHORT = re.compile(
     re.ASCII,
 )
 _MOST_PORTS = 1000
-_MAX_PORT = 65535
+_LAST_PORT = 65535
 _ANY_ADDRESS = frozenset({"", "0.0.0.0", "[::]", "::"})
 
 
@@ -81,6 +81,6 @@ def _range(text: str) -> range:
     first, _, last = text.partition("-")
     low = int(first) if first.isdecimal() and len(first) < 6 else 0
     high = int(last) if last.isdecimal() and len(last) < 6 else low
-    if not 1 <= low <= high <= _MAX_PORT or high - low >= _MOST_PORTS:
+    if not 1 <= low <= high <= _LAST_PORT or high - low >= _MOST_PORTS:
         raise StackValueError(f"{quote_value(text)} is no port", "write a number from 1 to 65535, or FIRST-LAST")
     return range(low, high + 1)

@@ -37,7 +37,7 @@ from mesh.sources.compose.model import ComposeFile, ComposeService
 
 _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64", "386": "i386", "arm": "armv7l"}
 """Names of images -> those that the engines give."""
-_HANDLED = frozenset({"build", "container_name", "network_mode", "networks", "deploy.labels", "links"})
+_HANDLED = frozenset({"build", "container_name", "network_mode", "networks", "links"})
 """Keys whose value decides, so that the table alone does not say what becomes of them."""
 _ACCEPTED = frozenset({"default", "bridge"})
 _MOST_INSTANCES = 1000
@@ -191,6 +191,9 @@ class _StackServiceReader:
 
     def _report_special(self) -> None:
         keys = self._keys
+        for path in ("deploy", "healthcheck", "logging"):
+            if keys.has(path) and not isinstance(keys.get(path), dict):
+                keys.refuse(path, "it is not a mapping", "write KEY: VALUE below it")
         for path in ("build", "container_name"):
             row = service_key(path)
             if row is None or not keys.has(path):

@@ -72,7 +72,7 @@ def _desired(
     count = None if service.instances is None else instances.get(service.name, service.instances)
     spec = FleetSpec(
         "",
-        _with_resolver(_with_drain(container, site, is_routed=bool(service.ports)), site),
+        _with_resolver(_with_drain(container, site, is_routed=_is_routed(container)), site),
         {},
         count,
         service.ports,
@@ -154,10 +154,14 @@ def _resolver_problems(service: StackService, site: StackSite) -> tuple[Problem,
 
 def _with_release(container: FleetContainer, release: str) -> FleetContainer:
     """Return the container with a release label, if it is routed to and has none."""
-    names = [label_name(key) or "" for key in container.labels]
-    if not any(name.startswith((ROUTE, PUBLISH)) for name in names) or label_key(container.labels, "routing.release"):
+    if not _is_routed(container) or label_key(container.labels, "routing.release"):
         return container
     return replace(container, labels={**container.labels, ADDED_RELEASE_LABEL: release})
+
+
+def _is_routed(container: FleetContainer) -> bool:
+    names = (label_name(key) or "" for key in container.labels)
+    return any(name.startswith((ROUTE, PUBLISH)) for name in names)
 
 
 def engine_name(project: str, service: str, release: str) -> str:
@@ -174,11 +178,11 @@ def engine_name(project: str, service: str, release: str) -> str:
     return f"{fitting[: _MOST_NAME - _SHORT_DIGEST - 1]}-{suffix}"
 
 
-def with_digest_in_name(service: DesiredService, project: str) -> DesiredService:
+def with_digest_in_name(desired: DesiredService, project: str) -> DesiredService:
     """Return it under a name of its own, for when its name is taken by another content of the same release.
 
     A file may say `routing.release: v2` and change something else. The releases are then two engine services of one
     release of the mesh. Compare the labels of engine services, not their names.
     """
-    name = engine_name(project, service.name, f"{service.release}-{service.digest[:_SHORT_DIGEST]}")
-    return replace(service, spec=replace(service.spec, name=name))
+    name = engine_name(project, desired.name, f"{desired.release}-{desired.digest[:_SHORT_DIGEST]}")
+    return replace(desired, spec=replace(desired.spec, name=name))

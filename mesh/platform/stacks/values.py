@@ -12,6 +12,7 @@ from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.model.problem import Problem, Severity
 from mesh.sources.compose.interpolate import InterpolationError
+from mesh.sources.compose.limits import ComposeTooLargeError
 from mesh.sources.compose.model import ComposeService
 from mesh.sources.compose.tree import RESET, ComposeEntry, ComposeLayers, ComposeList, ComposeMapping, ComposeNode
 
@@ -26,9 +27,13 @@ _DURATION = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})?(?:h|ms|us|µs|ns|m|s))+"
 _DURATION_PART = re.compile(r"([0-9]+)(\.[0-9]+)?(h|ms|us|µs|ns|m|s)", re.ASCII)
 _NANOS = {"h": 3_600_000_000_000, "m": 60_000_000_000, "s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "µs": 1_000}
 _ITEM = re.compile(r"([\w-]+)(?:\[([0-9]+)\])?", re.ASCII)
+_REPORTED_BY_READER = frozenset({"labels", "profiles", "x-endpoints"})
+"""Keys whose variables the reader of compose files looks at."""
+_UNSET_SHOWN = 10
+"""The most unset variables of one key that are named; the rest is counted."""
 _CPUS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?", re.ASCII)
-_MOST = 1 << 62
-"""The engine keeps amounts in 64 bits."""
+_MOST = 10**18
+"""Of bytes, nanoseconds and everything else: the engine keeps amounts in 64 bits."""
 
 
 class StackValueError(MeshError):
@@ -51,10 +56,20 @@ class StackKeys:
         for key, entry in service.keys.items():
             if key.startswith("x-"):
                 continue
+            unset: dict[str, None] = {}
             try:
-                self._values[key] = plain_value(entry.value)
-            except InterpolationError as error:
+                self._values[key] = plain_value(entry.value, unset)
+            except (InterpolationError, ComposeTooLargeError) as error:
                 self.refuse(key, error.reason, error.remedy, error.code)
+            if key not in _REPORTED_BY_READER:
+                self._warn_unset(key, list(unset))
+
+    def _warn_unset(self, key: str, unset: list[str]) -> None:
+        for name in map(escape_unprintable, unset[:_UNSET_SHOWN]):
+            self.warn(key, f"variable {name} is not set and counts as empty", f"set {name}", Code.COMPOSE_VARIABLE)
+        if len(unset) > _UNSET_SHOWN:
+            reason = f"{len(unset) - _UNSET_SHOWN} more variables are not set and count as empty"
+            self.warn(key, reason, "set them", Code.COMPOSE_VARIABLE)
 
     def get(self, path: str) -> PlainValue:
         """Return the value of `deploy.mode` and the like; None if it is absent or null."""
@@ -128,15 +143,24 @@ def _paths_below(path: str, value: Mapping[str, PlainValue], levels: int) -> Ite
             yield from _paths_below(f"{path}.{key}", below, levels - 1)
 
 
-def plain_value(node: ComposeNode) -> PlainValue:
-    """Return the value of a tree. Raises `InterpolationError`."""
+def plain_value(node: ComposeNode, unset: dict[str, None]) -> PlainValue:
+    """Return the value of a tree, and add the variables that are not set to `unset`.
+
+    Raises `InterpolationError`, and `ComposeTooLargeError`: a few aliases may stand for any number of values.
+    """
+    node.origin.budget.read(1)
     if isinstance(node, ComposeMapping):
-        return {key: plain_value(entry.value) for key, entry in node.entries.items() if entry.value.tag != RESET}
+        entries = ((key, entry.value) for key, entry in node.entries.items() if entry.value.tag != RESET)
+        return {key: plain_value(value, unset) for key, value in entries}
     if isinstance(node, ComposeList):
-        return [plain_value(item) for item in node.items]
+        return [plain_value(item, unset) for item in node.items]
     if isinstance(node, ComposeLayers):
-        return _merged_pairs(plain_value(layer) for layer in node.layers)
-    return None if node.is_null else node.fill()[0]
+        return _merged_pairs(plain_value(layer, unset) for layer in node.layers)
+    if node.is_null:
+        return None
+    text, names = node.fill()
+    unset.update(dict.fromkeys(names))
+    return text
 
 
 def _merged_pairs(layers: Iterable[PlainValue]) -> PlainValue:
@@ -156,8 +180,8 @@ def entry_value(entry: ComposeEntry | None) -> PlainValue:
     if entry is None:
         return None
     try:
-        return plain_value(entry.value)
-    except InterpolationError:
+        return plain_value(entry.value, {})
+    except (InterpolationError, ComposeTooLargeError):
         return None
 
 

@@ -256,7 +256,7 @@ def test_refused_probe_tuning_leaves_the_default(label: str, value: str) -> None
         ),
         pytest.param({"mesh.probe.uri": "x"}, "mesh.probe.uri", "write mesh.probe.url if", id="probe"),
         pytest.param({"mesh.": "x"}, "mesh.", "look up its name", id="nothing"),
-        pytest.param({"aliyun.Depends": "x"}, "aliyun.Depends", "look up its name", id="nothing like it"),
+        pytest.param({"aliyun.Zone": "x"}, "aliyun.Zone", "look up its name", id="nothing like it"),
     ],
 )
 def test_an_unknown_label_is_a_warning_with_the_nearest_name(labels: dict[str, str], label: str, text: str) -> None:

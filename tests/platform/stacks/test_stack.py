@@ -21,6 +21,10 @@ from mesh.platform.stacks.model import (
     StackStrategy,
     StackZones,
 )
+from mesh.platform.stacks.stack import read_stack
+from mesh.sources.compose.environment import read_environment
+from mesh.sources.compose.parse import read_compose_project
+from mesh.sources.compose.references import ComposeText, NoComposeFiles
 from tests.platform.stacks.stacks import service_text, stack_of, web_of
 
 SECOND = 10**9
@@ -161,6 +165,47 @@ def test_a_key_that_says_nothing_is_no_reason(written: str) -> None:
     stack = stack_of(service_text(written))
     assert stack.problems == ()
     assert len(stack.services) == 1
+
+
+@pytest.mark.parametrize("key", ["deploy", "healthcheck", "logging"])
+def test_a_key_that_must_be_a_mapping_and_is_none_refuses_the_service(key: str) -> None:
+    stack = stack_of(service_text(f"{key}: [a]"))
+    assert [problem.code for problem in stack.problems] == [Code.STACK_VALUE]
+    assert stack.refused == {"web"}
+
+
+def test_aliases_that_stand_for_millions_of_values_refuse_the_service() -> None:
+    lines = ["x-0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"x-{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    stack = stack_of("\n".join([*lines, "services:", "  web:", "    image: x", "    command: *a8"]))
+    assert stack.services == ()
+    assert [problem.severity for problem in stack.problems][:1] == [Severity.ERROR]
+
+
+def test_a_variable_that_is_not_set_is_a_warning() -> None:
+    text = "services: {web: {image: 'x:$TAG', environment: ['A=$B']}}"
+    stack = stack_of(text, {"B": "1"})
+    assert [problem.code for problem in stack.problems] == [Code.COMPOSE_VARIABLE]
+    assert stack.services[0].container.image == "x:"
+    assert stack_of(text, {"B": "1", "TAG": "2"}).problems == ()
+
+
+def test_a_later_file_of_one_project_changes_the_stack() -> None:
+    """Environment and hosts are kept as layers until they are read."""
+    texts = [
+        ComposeText(
+            "a.yaml", "services: {web: {image: x, environment: [A=1, 'constraint:a==b'], extra_hosts: [h=1.1.1.1]}}"
+        ),
+        ComposeText(
+            "b.yaml", "services: {web: {environment: {A: 2, 'constraint:c': '==d'}, extra_hosts: {i: 1.1.1.2}}}"
+        ),
+    ]
+    content = read_compose_project(texts, "", [{}, {}], NoComposeFiles())
+    environment, _ = read_environment(content.services["web"], NoComposeFiles())
+    (web,) = read_stack(content, "shop", {"web": environment}, "mesh.internal").services
+    assert web.container.environment == (("A", "2"),)
+    assert web.constraints == ("node.labels.a==b", "node.labels.c==d")
+    assert web.container.hosts == ("1.1.1.1 h", "1.1.1.2 i")
 
 
 def test_the_others_of_a_file_go_on_when_one_is_refused() -> None:

@@ -54,6 +54,7 @@ def test_a_release_of_the_file_names_the_engine_service() -> None:
         (ROUTED, "SIGCONT", 40),
         (f"{ROUTED}\nstop_grace_period: 5s", "SIGCONT", 35),
         (f"{ROUTED}\nstop_signal: SIGQUIT\nstop_grace_period: 5s", "SIGQUIT", 5),
+        (f"{ROUTED}\nnetwork_mode: host", "SIGCONT", 40),
         ("stop_grace_period: 5s", "", 5),
         ("", "", 0),
     ],

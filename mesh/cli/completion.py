@@ -39,6 +39,7 @@ _KINDS = {
     "undrain": ("endpoints",),
     "stop": ("endpoints",),
     "weight": ("endpoints",),
+    "ps": ("services",),
     "claims": ("services",),
     "roles": ("workers",),
     "workers remove": ("workers",),

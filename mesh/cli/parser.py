@@ -11,6 +11,8 @@ _MAX_WEIGHT = 65_535
 """The largest weight, as in `mesh.model.validation`, which this module does not import."""
 _LEAST_DAYS, _MOST_DAYS = 31, 3650
 """How long a certificate may be valid: longer than the time before its end from which it is renewed."""
+_INSTANCE_DIGITS = 4
+"""The most digits of a number of instances."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 """Seconds of the units of an age."""
 _AGE_DIGITS = 7
@@ -66,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     _asks(test)
     test.set_defaults(of="test")
 
+    _add_stacks(verbs)
     _add_actions(verbs)
     _add_claims(verbs)
     _cluster(verbs.add_parser("cluster", help="prepare what the workers of a cluster share"))
@@ -108,6 +111,52 @@ def _add_status(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     status.add_argument("--wait", type=_seconds, metavar="SECONDS", help="until --check would exit with 0")
     _asks(status, others=True)
     status.set_defaults(of="status")
+
+
+def _add_stacks(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    deploy = verbs.add_parser("deploy", help="make the engine run what compose files say, without a lost request")
+    deploy.add_argument("files", nargs="+", type=Path, metavar="FILE", help="compose files of one project")
+    deploy.add_argument("--project", metavar="NAME", help="default: the files' name:, else their directory")
+    deploy.add_argument("--dry-run", action="store_true", help="show what differs, and change nothing")
+    deploy.add_argument("--init", action="store_true", help="make a swarm of this engine alone if there is none")
+    deploy.add_argument("--prune", action="store_true", help="remove services that are not in the files any more")
+    _waits(deploy)
+    deploy.set_defaults(of="deploy")
+
+    undeploy = verbs.add_parser("undeploy", help="remove what was deployed of a project; named volumes stay")
+    undeploy.add_argument("project", metavar="PROJECT")
+    _waits(undeploy)
+    undeploy.set_defaults(of="deploy")
+
+    ps = verbs.add_parser("ps", help="list deployed services: instances desired, running, pending, and where")
+    ps.add_argument("service", nargs="?", metavar="SERVICE", help="or PROJECT/SERVICE, or a project (default: all)")
+    _asks(ps)
+    ps.set_defaults(of="ps")
+
+    scale = verbs.add_parser("scale", help="change how many instances of a deployed service run")
+    scale.add_argument("scaling", type=_scaling, metavar="SERVICE=N", help="or PROJECT/SERVICE=N")
+    _waits(scale)
+    scale.set_defaults(of="scale")
+
+    history = verbs.add_parser("history", help="show who deployed what of a project, and when")
+    history.add_argument("project", metavar="PROJECT")
+    _asks(history)
+    history.set_defaults(of="ps")
+
+
+def _waits(verb: argparse.ArgumentParser) -> None:
+    """Add the options of a verb that waits for instances."""
+    verb.add_argument(
+        "--wait", type=_seconds, metavar="SECONDS", help="give up after so long without progress (default: 60)"
+    )
+    _asks(verb)
+
+
+def _scaling(text: str) -> tuple[str, int]:
+    name, equals, number = text.rpartition("=")
+    if not (name and equals and number.isascii() and number.isdigit() and len(number) <= _INSTANCE_DIGITS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not SERVICE=N with a whole number N below 10000")
+    return name, int(number)
 
 
 def _add_completion(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

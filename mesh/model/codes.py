@@ -1712,6 +1712,48 @@ class Code(Enum):
         file.
         """,
     )
+    STACK_NOT_READY = (
+        "VM930",
+        "A service did not become ready",
+        """
+        The message names the service, how many instances are ready and why the others are not: in the words of the
+        engine (`pending`, `rejected`, `failed` with the exit code), or what the last probe was answered. A release that
+        was there before keeps the instances that the new one did not replace. Correct the cause and deploy again, or
+        deploy the files of before. `vipmesh ps` shows the instances, `vipmesh explain` the way of a request.
+        """,
+    )
+    STACK_INTERRUPTED = (
+        "VM931",
+        "A deploy was interrupted",
+        """
+        What was done stays as it is, and is never less than what ran before. The same command goes on from there.
+        """,
+    )
+    STACK_UNKNOWN = (
+        "VM932",
+        "No such project or service was deployed",
+        """
+        `vipmesh ps` lists what was deployed with `vipmesh deploy`. What `docker compose`, `docker stack` or
+        `docker service` have made is not among it, and no verb of stacks touches it.
+        """,
+    )
+    STACK_NOT_SCALED = (
+        "VM933",
+        "A service has no number of instances that could be changed",
+        """
+        Several projects have a service of this name: write `PROJECT/SERVICE=N`. Or two releases of it run since a
+        deploy has not ended: deploy again. Or it is `global` and has one instance on each worker.
+        """,
+    )
+    STACK_NO_SWARM = (
+        "VM934",
+        "The engine is part of no swarm",
+        """
+        Stacks need an engine in swarm mode. `vipmesh deploy --init` makes a swarm of this engine alone, which listens
+        on the loopback address only; several engines are joined with `docker swarm init` and `docker swarm join`. An
+        engine with `live-restore` in its daemon.json cannot be in a swarm: remove it and restart the engine.
+        """,
+    )
 
 
 _SECTIONS = (

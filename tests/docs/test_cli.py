@@ -10,6 +10,7 @@ import pytest
 from mesh.api.connectivity.report import ConnectivityReport, ConnectivityRow, UntestedClient
 from mesh.api.explain.document import Cause
 from mesh.cli import documents as answers
+from mesh.cli import stack_documents as stacks
 from mesh.cli.access import CLIENT_VARIABLES
 from mesh.cli.doctor import DiagnosisDocument
 from mesh.cli.doctor import FindingDocument as Finding
@@ -60,7 +61,7 @@ def test_the_options_that_name_a_worker_are_those_of_the_code_with_their_variabl
 
 @pytest.mark.parametrize("verb", verbs())
 def test_each_verb_has_its_options(verb: str) -> None:
-    shown = set(re.findall(r"--?[a-z]+", ROWS[verb]))
+    shown = set(re.findall(r"--?[a-z]+(?:-[a-z]+)*", ROWS[verb]))
     real = {option for action in actions(verbs()[verb]) for option in action.option_strings} - {"-h", "--help"} - WORKER
     assert shown == real
 
@@ -77,6 +78,12 @@ def test_documented_verbs_equal_those_of_the_code() -> None:
         ("`check`", [answers.CheckDocument, answers.ProblemDocument]),
         ("`doctor`", [DiagnosisDocument, Finding]),
         ("`drain`, `maintenance`, `undrain`, `stop`, `weight`", [answers.ChangeDocument, answers.LeftOutDocument]),
+        (
+            "`deploy`, `undeploy`, `scale`",
+            [stacks.DeployDocument, stacks.ServiceChangeDocument, stacks.ServiceFailureDocument],
+        ),
+        ("`ps`", [stacks.InstancesDocument, stacks.ServiceInstancesDocument]),
+        ("`history`", [stacks.DeployHistoryDocument, stacks.DeployRecordDocument]),
         ("`workers remove`", [answers.WorkerRemovalDocument]),
         ("`claims free`, `claims move`", [answers.ClaimChangeDocument]),
         ("`cluster roles`", [answers.RolesDocument]),

@@ -71,6 +71,8 @@ NEEDS = {
     "maintenance": "x",
     "weight": "x reset",
     "workers remove": "w1",
+    "deploy": "x",
+    "deploy --init": "x",
     "check": "x",
     "completion": "bash",
     "cluster certs": "w1",

@@ -28,6 +28,7 @@ from mesh.platform.stacks.model import (
     StackService,
     StackSite,
 )
+from mesh.sources.docker.inspection import STOP_GRACE_LABEL
 
 _DRAIN_SIGNAL = "SIGCONT"
 """Ignored by processes, and seen by the daemon, which drains and then sends the signal that ends them."""
@@ -127,7 +128,8 @@ def _with_drain(container: FleetContainer, site: StackSite, *, is_routed: bool) 
     if container.stop_signal or not is_routed:
         return container
     grace = int(site.drain_seconds * 1_000_000_000) + (container.stop_grace or _DEFAULT_GRACE)
-    return replace(container, stop_signal=_DRAIN_SIGNAL, stop_grace=grace)
+    labels = {**container.labels, STOP_GRACE_LABEL: str(grace // 1_000_000_000)}
+    return replace(container, labels=labels, stop_signal=_DRAIN_SIGNAL, stop_grace=grace)
 
 
 def _with_resolver(container: FleetContainer, site: StackSite) -> FleetContainer:

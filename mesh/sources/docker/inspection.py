@@ -22,6 +22,10 @@ _TIME = re.compile(
 _PORT = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
+STOP_GRACE_LABEL = "io.vipmesh.stop-grace"
+"""The label of tasks with the seconds between stop signal and SIGKILL: swarm does not write them into the container."""
+_SECONDS = re.compile(r"[0-9]{1,5}", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class StopConfig:
@@ -58,6 +62,9 @@ def inspection_of(inspected: ContainerDetails) -> ContainerInspection:
     """Convert the engine's response. An unknown stop signal counts as SIGTERM, as the engine does."""
     config, state = inspected.config, inspected.state
     seconds = 10.0 if config.stop_timeout is None else float(config.stop_timeout)
+    grace = (config.labels or {}).get(STOP_GRACE_LABEL, "")
+    if config.stop_timeout is None and _SECONDS.fullmatch(grace):
+        seconds = float(grace)
     stop = StopConfig(signal_number(config.stop_signal or "") or signal.SIGTERM, seconds)
     run = state.started_at if start_time(state.started_at) is not None else None
     said = None if state.health is None else state.health.status

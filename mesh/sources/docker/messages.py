@@ -106,6 +106,7 @@ class ContainerConfig(DockerMessage, frozen=True):
     """`SIGTERM`, `TERM` or `15`; None: SIGTERM."""
     stop_timeout: int | None = None
     """Seconds; None: 10."""
+    labels: Mapping[str, str] | None = None
 
 
 class HealthcheckState(DockerMessage, frozen=True):

@@ -33,6 +33,7 @@ def test_the_engine_service_of_a_release() -> None:
         "mesh.routing.port_80": "web",
         "mesh.routing.release": web.release,
         "mesh.service": "shop/web",
+        "io.vipmesh.stop-grace": "40",
     }
     assert (web.image, web.spec.container.image) == ("shop/web:1", PINNED["shop/web:1"])
     assert (web.spec.container.stop_signal, web.spec.container.stop_grace) == ("SIGCONT", 40 * SECOND)

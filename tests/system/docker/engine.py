@@ -40,6 +40,8 @@ _APPLETS = (
     "true",
     "false",
 )
+_OF_SWARM = frozenset({"ingress", "docker_gwbridge"})
+"""Networks that the engine makes for a swarm; they go with its data."""
 _SUBNET = "172.29.0.1/24"
 
 HOST, CLIENT = "192.0.2.1", "192.0.2.2"
@@ -179,12 +181,13 @@ class Engine:
         """Remove every container and every network that a test made."""
         if containers := self.docker("ps", "-aq").split():
             self.docker("rm", "-f", "-v", *containers)
-        networks = self.docker("network", "ls", "-q", "--filter", "type=custom").split()
+        names = self.docker("network", "ls", "--format", "{{.Name}}", "--filter", "type=custom").split()
+        networks = [name for name in names if name not in _OF_SWARM]
         if networks:
             self.docker("network", "rm", *networks)
 
     def import_image(self) -> None:
-        self.docker("import", "-", IMAGE, given=_root())
+        self.docker("import", "-", IMAGE, given=root_archive())
 
 
 def _path() -> str:
@@ -196,7 +199,7 @@ def _environment() -> dict[str, str]:
     return {**clean, "HOME": "/nonexistent", "PATH": _path()}
 
 
-def _root() -> bytes:
+def root_archive() -> bytes:
     """A root file system: busybox, a user, a page that says who answers, and one that takes its time."""
     out = BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:

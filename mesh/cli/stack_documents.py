@@ -1,0 +1,111 @@
+"""The JSON documents of the verbs of stacks; `docs/cli.md` lists their fields.
+
+Fields are added, never changed or removed; a program must ignore fields that it does not know.
+"""
+
+from dataclasses import dataclass
+
+from mesh.cli.documents import ProblemDocument
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceChangeDocument:
+    """What a deploy does to one service."""
+
+    service: str
+    kind: str
+    """`create`, `release`, `scale`, `continue`, `nothing`, `remove`, `leave` or `refuse`."""
+    text: str
+    differences: tuple[str, ...]
+    """What of the container or its surroundings differs; values of the environment are not told."""
+    outside: tuple[str, ...]
+    """What was changed outside vipmesh."""
+    strategy: str | None
+    """`rolling` or `replace`; None if no release takes the place of another."""
+    strategy_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFailureDocument:
+    """A service that did not become ready."""
+
+    service: str
+    ready: int
+    wanted: int
+    reasons: tuple[str, ...]
+    """Why, in the words of the engine or of the last probe."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeployDocument:
+    """The result of `deploy`, `undeploy` or `scale`."""
+
+    project: str
+    dry_run: bool
+    changes: tuple[ServiceChangeDocument, ...] = ()
+    """What differs, in order of the steps."""
+    steps: tuple[str, ...] = ()
+    """What was done, in order."""
+    failures: tuple[ServiceFailureDocument, ...] = ()
+    problems: tuple[ProblemDocument, ...] = ()
+    """What is wrong with the files."""
+    volumes: tuple[str, ...] = ()
+    """The named volumes that `undeploy` leaves."""
+    error: str | None = None
+    """Why it ended before its end; None if it did not."""
+    code: str | None = None
+    """The code of the error, which `docs/errors.md` explains."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceInstancesDocument:
+    """One release of a service."""
+
+    service: str
+    """`PROJECT/SERVICE`."""
+    release: str
+    image: str
+    desired: int | None
+    """None: one on each worker."""
+    running: int
+    serving: int | None
+    """None if it has no routing, or if no daemon answers."""
+    pending: tuple[str, ...]
+    """Why the engine has not started the others, in its own words."""
+    workers: dict[str, int]
+    """How many run on each worker."""
+    outside: tuple[str, ...]
+    """What was changed outside vipmesh."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstancesDocument:
+    """The result of `ps`."""
+
+    services: tuple[ServiceInstancesDocument, ...]
+    error: str | None = None
+    """Why it is not known what serves; None if it is."""
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeployRecordDocument:
+    """One deploy of one service."""
+
+    service: str
+    release: str
+    digest: str
+    image: str
+    at: str
+    """The time, as `2026-11-30T14:02:11Z`."""
+    by: str
+    """The user, with the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeployHistoryDocument:
+    """The result of `history`."""
+
+    project: str
+    deploys: tuple[DeployRecordDocument, ...]
+    """Newest first."""

@@ -1,0 +1,109 @@
+"""A stack from its first deploy to its end: a real engine as a swarm of its own, a real daemon, requests by name."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.netns import Namespace
+from tests.system.docker.engine import Engine, missing, root_archive
+from tests.system.docker.worker import Worker, worker
+from tests.system.e2e.programs import VIPMESH, call, eventually
+
+FILE = """
+name: shop
+services:
+  server:
+    image: test_service
+    environment: {LEVEL: "%s"}
+    volumes: ["cache:/cache:ro"]
+    labels:
+      aliyun.routing.port_80: restserver.local
+      aliyun.scale: "%s"
+      aliyun.probe.url: http://container:80
+      aliyun.probe.initial_delay_seconds: "2"
+      aliyun.probe.timeout_seconds: "2"
+volumes: {cache: }
+"""
+START = 'CMD ["sh", "-c", "trap \'exit 0\' TERM; httpd -f -p 80 -h /www & wait"]'
+
+
+@pytest.fixture
+def swarm_engine() -> Iterator[Engine]:
+    """An engine of the test's own, which is part of no swarm yet."""
+    reason = missing()
+    if reason is not None:
+        pytest.skip(reason)
+    namespace = Namespace()
+    namespace.ip("link set lo up")
+    engine = Engine(namespace)
+    try:
+        engine.start()
+        engine.docker("import", "--change", START, "-", "test_service", given=root_archive())
+        yield engine
+    finally:
+        # Else the swarm starts again what is removed.
+        subprocess.run(engine.command("swarm", "leave", "--force"), capture_output=True, check=False, timeout=50)
+        engine.close()
+
+
+async def vipmesh(mesh: Worker, verb: str, *arguments: str, status: int = 0) -> str:
+    settings = (f"{name}={value}" for name, value in mesh.environment.items())
+    code, output = await call(
+        "env", *settings, *mesh.prefix, *VIPMESH, verb, "--admin", mesh.admin, *arguments, seconds=170
+    )
+    assert code == status, output
+    return output
+
+
+async def services(mesh: Worker) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(await vipmesh(mesh, "ps", "--json"))["services"]
+    return found
+
+
+@pytest.mark.timeout(500)
+async def test_a_stack_from_its_first_deploy_to_its_end(swarm_engine: Engine, tmp_path: Path) -> None:
+    file = tmp_path / "shop.yaml"
+
+    def write(level: int, scale: int) -> None:
+        file.write_text(FILE % (level, scale))
+
+    async with worker(swarm_engine, tmp_path, plane="nftables") as mesh:
+        write(1, 2)
+        assert "vipmesh deploy --init" in await vipmesh(mesh, "deploy", str(file), status=1)
+        shown = await vipmesh(mesh, "deploy", "--init", "--wait", "120", str(file))
+        assert "all is ready" in shown
+        assert "warning" not in shown
+
+        async def fetch() -> tuple[int, str]:
+            _, vip = await call(*mesh.prefix, "dig", "+short", "-p", "5353", "@127.0.0.1", "restserver.local")
+            resolve = ("--resolve", f"restserver.local:80:{vip.strip()}")
+            return await call(*mesh.prefix, "curl", "-s", *resolve, "http://restserver.local/")
+
+        assert await eventually(fetch, lambda answer: answer == (0, "up\n")) == (0, "up\n")
+
+        again = json.loads(await vipmesh(mesh, "deploy", "--json", str(file)))
+        assert (again["steps"], [each["kind"] for each in again["changes"]]) == ([], ["nothing"])
+
+        async with mesh.load(rate=10, long=0) as outcome:
+            await vipmesh(mesh, "scale", "server=3", "--wait", "120")
+            assert [each["serving"] for each in await services(mesh)] == [3]
+            write(2, 3)
+            shown = await vipmesh(mesh, "deploy", "--wait", "120", str(file))
+            assert "variable LEVEL has another value" in shown
+            assert "rolling" in shown
+        assert outcome.failures == []
+        assert outcome.done["short"] > 50
+
+        (service,) = await services(mesh)
+        assert (service["desired"], service["serving"], service["outside"]) == (3, 3, [])
+        history = json.loads(await vipmesh(mesh, "history", "--json", "shop"))
+        assert len(history["deploys"]) == 2
+
+        assert "volumes that stay: shop_cache" in await vipmesh(mesh, "undeploy", "shop", "--wait", "120")
+        assert swarm_engine.docker("service", "ls", "-q") == ""
+        assert swarm_engine.docker("ps", "-q") == ""
+        assert "shop_cache" in swarm_engine.docker("volume", "ls", "-q")

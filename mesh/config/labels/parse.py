@@ -72,6 +72,10 @@ def parse_labels(
     release = sheet.take("routing.release", values.parse_release, None)
     scale = sheet.take("scale", values.parse_count, None)
     probe = read_probe(sheet, commands)
+    if sheet.starting_with("log"):
+        from mesh.config.labels.logs import read_log_labels  # noqa: PLC0415 -- few have these labels
+
+        read_log_labels(sheet)
     if not sheet.has_port_labels:
         sheet.warn_without_service()
     name = routes[0].name if routes else _own_name(sheet, owner, domain) if publishes else None

@@ -265,7 +265,7 @@ def test_an_unknown_label_is_a_warning_with_the_nearest_name(labels: dict[str, s
 
 
 @pytest.mark.parametrize(
-    "label", ["auto_scaling.max_cpu", "log_store_dbstdout", "rolling_updates", "rolling_updates.parallelism"]
+    "label", ["auto_scaling.max_cpu", "log.multiline", "rolling_updates", "rolling_updates.parallelism"]
 )
 def test_unsupported_labels_are_reported(label: str) -> None:
     problem = only_problem({**NAMED, f"aliyun.{label}": "2"})

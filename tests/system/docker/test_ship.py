@@ -1,0 +1,126 @@
+"""`vipmesh ship` beside a real engine: rotation, kills, a frozen store, containers that come and go."""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from tests.system.docker.engine import Engine
+from tests.system.e2e.programs import VIPMESH
+
+ROTATION = ("--log-opt", "max-size=10k", "--log-opt", "max-file=3")
+PATIENCE = 60.0
+
+
+class Ship:
+    """A process of `vipmesh ship` that can be killed and started again."""
+
+    def __init__(self, engine: Engine, directory: Path, settings: str) -> None:
+        self._file = directory / "vipmesh.toml"
+        self._file.write_text(
+            f'[node]\nname = "w1"\n[source.docker]\nsocket = "{engine.url}"\n'
+            f'[ship]\nstate = "{directory}/state"\n{settings}\n'
+        )
+        self._log = directory / "ship.log"
+        self.process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(*VIPMESH, "ship", "-c", str(self._file), stderr=log)
+
+    async def kill(self, number: int = signal.SIGKILL) -> int:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await self.process.wait()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+@asynccontextmanager
+async def shipping(engine: Engine, directory: Path, settings: str) -> AsyncIterator[Ship]:
+    ship = Ship(engine, directory, settings)
+    await ship.start()
+    try:
+        yield ship
+    finally:
+        await ship.kill()
+
+
+async def until(holds: Callable[[], object], ship: Ship) -> None:
+    end = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < end, ship.log[-4000:]
+        await asyncio.sleep(0.2)
+
+
+def messages(directory: Path, store: str) -> list[dict[str, str]]:
+    file = directory / "out" / f"{store}.jsonl"
+    return [json.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
+
+
+def has_lines(directory: Path, store: str, count: int) -> bool:
+    return len(messages(directory, store)) >= count
+
+
+def printing(lines: int, pause: float, word: str = "line") -> tuple[str, ...]:
+    """A container's command: numbered lines, and then it waits."""
+    loop = f"i=0; while test $i -lt {lines}; do i=$((i+1)); echo {word} $i; sleep {pause}; done"
+    return "sh", "-c", f"{loop}; sleep 1000"
+
+
+async def test_no_line_is_lost_and_none_is_twice_over_rotation_and_two_kills(engine: Engine, tmp_path: Path) -> None:
+    names = ("one", "two", "three")
+    async with shipping(engine, tmp_path, f'directory = "{tmp_path}/out"') as ship:
+        for name in names:
+            labels = {"aliyun.log_store_app": "stdout", "com.docker.compose.project": f"shop{name}"}
+            labels |= {"com.docker.compose.service": "web"}
+            engine.run(name, *ROTATION, labels=labels, command=printing(600, 0.02))
+        for count in (100, 300):
+            await until(partial(has_lines, tmp_path, "shopone-app", count), ship)
+            await ship.kill()
+            await ship.start()
+        await until(lambda: all(len(messages(tmp_path, f"shop{name}-app")) >= 600 for name in names), ship)
+        await ship.kill(signal.SIGTERM)
+    for name in names:
+        found = messages(tmp_path, f"shop{name}-app")
+        assert [each["message"] for each in found] == [f"line {number + 1}" for number in range(600)]
+        assert {(each["service"], each["worker"], each["stream"]) for each in found} == {
+            (f"shop{name}/web", "w1", "stdout")
+        }
+    assert "LOST" not in ship.log
+    assert engine.docker("inspect", "-f", "{{.LogPath}}", "one")
+    assert Path(engine.docker("inspect", "-f", "{{.LogPath}}", "one") + ".1").exists(), "it was rotated"
+
+
+async def test_the_last_lines_of_a_removed_container_are_read(engine: Engine, tmp_path: Path) -> None:
+    async with shipping(engine, tmp_path, f'directory = "{tmp_path}/out"') as ship:
+        command = ("sh", "-c", "echo first; sleep 1000")
+        engine.run("gone", labels={"mesh.log_store_app": "stdout"}, command=command)
+        engine.run("other", command=("sh", "-c", "echo not collected; sleep 1000"))
+        await until(lambda: messages(tmp_path, "gone-app"), ship)
+        assert ship.process is not None
+        ship.process.send_signal(signal.SIGSTOP)
+        engine.docker("exec", "gone", "sh", "-c", "echo last > /proc/1/fd/1; echo no feed > /proc/1/fd/2")
+        path = Path(engine.docker("inspect", "-f", "{{.LogPath}}", "gone"))
+        await until(lambda: b"no feed" in path.read_bytes(), ship)
+        engine.docker("rm", "-f", "gone")
+        ship.process.send_signal(signal.SIGCONT)
+        await until(lambda: len(messages(tmp_path, "gone-app")) == 3, ship)
+        positions = tmp_path / "state" / "positions.json"
+        await until(lambda: path.exists() is False and positions.exists(), ship)
+    assert [each["message"] for each in messages(tmp_path, "gone-app")] == ["first", "last", "no feed"]
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["gone-app.jsonl"]
+
+
+async def test_a_container_with_another_log_driver_is_named(engine: Engine, tmp_path: Path) -> None:
+    engine.run("quiet", "--log-driver", "local", labels={"mesh.log_store_app": "stdout"})
+    async with shipping(engine, tmp_path, f'directory = "{tmp_path}/out"') as ship:
+        await until(lambda: "VM951" in ship.log, ship)
+    assert "container quiet: it logs by the driver local" in ship.log

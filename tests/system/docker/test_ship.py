@@ -2,17 +2,25 @@
 
 import asyncio
 import json
+import os
+import shutil
 import signal
+import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import aiohttp
+import pytest
+
 from tests.system.docker.engine import Engine
 from tests.system.e2e.programs import VIPMESH
 
-ROTATION = ("--log-opt", "max-size=10k", "--log-opt", "max-file=3")
+ROTATION = ("--log-opt", "max-size=10k", "--log-opt", "max-file=6")
+"""All lines of a test fit into what the engine keeps, however slow the machine is: nothing may be lost then."""
 PATIENCE = 60.0
 
 
@@ -67,6 +75,10 @@ def messages(directory: Path, store: str) -> list[dict[str, str]]:
 
 def has_lines(directory: Path, store: str, count: int) -> bool:
     return len(messages(directory, store)) >= count
+
+
+def is_rotated(path: Path, inode: int) -> bool:
+    return path.exists() and path.stat().st_ino != inode
 
 
 def printing(lines: int, pause: float, word: str = "line") -> tuple[str, ...]:
@@ -124,3 +136,80 @@ async def test_a_container_with_another_log_driver_is_named(engine: Engine, tmp_
     async with shipping(engine, tmp_path, f'directory = "{tmp_path}/out"') as ship:
         await until(lambda: "VM951" in ship.log, ship)
     assert "container quiet: it logs by the driver local" in ship.log
+
+
+class Elasticsearch:
+    """A program of others that speaks Elasticsearch, in a process group that can be frozen."""
+
+    def __init__(self, url: str, group: int) -> None:
+        self.url = url
+        self._group = group
+
+    def signal(self, number: int) -> None:
+        os.killpg(self._group, number)
+
+    async def get(self, path: str) -> dict[str, dict[str, list[dict[str, dict[str, str]]]]]:
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}{path}") as response:
+            found: dict[str, dict[str, list[dict[str, dict[str, str]]]]] = await response.json()
+            return found
+
+    async def messages(self, index: str) -> list[str]:
+        """All messages of an index by their time, after a refresh."""
+        await self.get(f"/{index}/_refresh")
+        found = await self.get(f"/{index}/_search?size=10000")
+        hits = [hit["_source"] for hit in found.get("hits", {}).get("hits", [])]
+        return [hit["message"] for hit in sorted(hits, key=lambda hit: hit["@timestamp"])]
+
+
+@asynccontextmanager
+async def elasticsearch(directory: Path) -> AsyncIterator[Elasticsearch]:
+    program = shutil.which("noida-db", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    if program is None:
+        pytest.skip("needs noida-db: pip install -e .[test]")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ("--data-dir", str(directory / "data"), "--only", "elasticsearch", "--elasticsearch-port", str(port))
+    with (directory / "store.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            program, "start", *options, stdout=log, stderr=log, start_new_session=True
+        )
+    store = Elasticsearch(f"http://127.0.0.1:{port}", process.pid)
+    try:
+        end = time.monotonic() + PATIENCE
+        while True:
+            try:
+                await store.get("/")
+                break
+            except aiohttp.ClientError:
+                assert time.monotonic() < end, (directory / "store.log").read_text()
+            await asyncio.sleep(0.2)
+        yield store
+    finally:
+        store.signal(signal.SIGKILL)
+        await process.wait()
+
+
+async def test_elasticsearch_that_freezes_has_each_line_once(engine: Engine, tmp_path: Path) -> None:
+    async with (
+        elasticsearch(tmp_path) as store,
+        shipping(engine, tmp_path, f'elasticsearch = ["{store.url}"]') as ship,
+    ):
+        engine.run("loud", *ROTATION, labels={"mesh.log_store_app": "stdout"}, command=printing(600, 0.02))
+        path = Path(engine.docker("inspect", "-f", "{{.LogPath}}", "loud"))
+        end = time.monotonic() + PATIENCE
+        while len(await store.messages("vipmesh-loud-app")) < 50:
+            assert time.monotonic() < end, ship.log
+            await asyncio.sleep(0.2)
+        for _ in range(2):
+            store.signal(signal.SIGSTOP)
+            inode = path.stat().st_ino
+            await until(partial(is_rotated, path, inode), ship)
+            await ship.kill()
+            await ship.start()
+            store.signal(signal.SIGCONT)
+        while len(found := await store.messages("vipmesh-loud-app")) < 600:
+            assert time.monotonic() < end + PATIENCE, ship.log
+            await asyncio.sleep(0.5)
+        assert found == [f"line {number + 1}" for number in range(600)]
+        assert "LOST" not in ship.log

@@ -33,7 +33,16 @@ SOURCES = {
     if "testing" not in path.parts
 }
 LOGGED = frozenset({"warning", "error", "critical", "exception"})
-BRING_THEIR_CODE = frozenset({"ComposeReferenceError", "EnvFileError", "SettingsError", "EtcdUnreachableError"})
+BRING_THEIR_CODE = frozenset(
+    {
+        "ComposeReferenceError",
+        "EnvFileError",
+        "EtcdUnreachableError",
+        "LogSinkError",
+        "SettingsError",
+        "ShipSettingsError",
+    }
+)
 """Errors whose constructor knows the code, or gets it with each of several messages."""
 
 

@@ -30,6 +30,10 @@ def build_parser() -> argparse.ArgumentParser:
     _config(run, "settings file (default: /etc/vipmesh.toml, if it exists)")
     run.set_defaults(of="run")
 
+    ship = verbs.add_parser("ship", help="collect the logs of this worker's containers that labels ask for")
+    _config(ship, "settings file (default: /etc/vipmesh.toml, if it exists)")
+    ship.set_defaults(of="ship")
+
     demo = verbs.add_parser("demo", help="run the example stack on loopback: no root, no kernel support, no server")
     demo.add_argument("file", nargs="?", type=Path, help="your own compose file, with x-endpoints on 127.0.0.0/8")
     demo.set_defaults(of="run")

@@ -938,6 +938,93 @@ class Settings:
             )
         }
     )
+    ship_elasticsearch: tuple[str, ...] = field(
+        metadata={
+            "ship.elasticsearch": Setting(
+                values.parse_http_urls,
+                (),
+                'a list of URLs such as ["https://elastic-1:9200"]',
+                "where [`vipmesh ship`](howto/ship-logs.md) sends log lines: nodes of one Elasticsearch 8 or "
+                "OpenSearch, tried in this order",
+                unset="no Elasticsearch",
+            )
+        }
+    )
+    ship_directory: Path | None = field(
+        metadata={
+            "ship.directory": Setting(
+                values.parse_path,
+                None,
+                '"/var/log/vipmesh"',
+                "where `vipmesh ship` writes log lines instead: JSON lines, one file for each store",
+                unset="no files",
+            )
+        }
+    )
+    ship_index: str = field(
+        metadata={
+            "ship.index": Setting(
+                values.parse_index_prefix,
+                "vipmesh",
+                'a word such as "vipmesh"',
+                "what the name of each index begins with: `vipmesh-<project>-<store>`",
+            )
+        }
+    )
+    ship_user: str | None = field(
+        metadata={
+            "ship.user": Setting(
+                values.parse_text,
+                None,
+                '"elastic"',
+                "the user of Elasticsearch",
+                unset="no user",
+            )
+        }
+    )
+    ship_password_file: Path | None = field(
+        metadata={
+            "ship.password_file": Setting(
+                values.parse_path,
+                None,
+                '"/etc/vipmesh/elastic.password"',
+                "a file with the password of that user",
+                unset="no password",
+            )
+        }
+    )
+    ship_api_key_file: Path | None = field(
+        metadata={
+            "ship.api_key_file": Setting(
+                values.parse_path,
+                None,
+                '"/etc/vipmesh/elastic.key"',
+                "a file with an API key of Elasticsearch, in place of user and password",
+                unset="no key",
+            )
+        }
+    )
+    ship_ca: Path | None = field(
+        metadata={
+            "ship.ca": Setting(
+                values.parse_path,
+                None,
+                '"/etc/vipmesh/elastic-ca.pem"',
+                "who signed the certificates of Elasticsearch",
+                unset="the system's authorities",
+            )
+        }
+    )
+    ship_state: Path = field(
+        metadata={
+            "ship.state": Setting(
+                values.parse_path,
+                "/var/lib/vipmesh-ship",
+                '"/var/lib/vipmesh-ship"',
+                "the directory of `vipmesh ship`: positions, refused lines and metrics",
+            )
+        }
+    )
 
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(

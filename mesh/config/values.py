@@ -306,3 +306,30 @@ def parse_peers(raw: object) -> str:
         if ipaddress.ip_address(host).is_unspecified:
             raise ValueError(f"{written!r} is not an address that other workers can connect to")
     return written
+
+
+def parse_http_urls(raw: object) -> tuple[str, ...]:
+    """Parse a list of `http://HOST:PORT` and `https://HOST:PORT`, with a path or without, without a password."""
+    return tuple(map(_http_url, _items(raw)))
+
+
+def _http_url(text: str) -> str:
+    refusal = ValueError(f'"{text}" is not an http:// or https:// URL')
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        raise refusal from None
+    if url.scheme not in ("http", "https") or not url.hostname or port == 0 or not text.isprintable() or " " in text:
+        raise refusal
+    if url.username is not None or url.query or url.fragment:
+        raise ValueError("a URL has no user, no query and no fragment; credentials are in files")
+    return text.rstrip("/")
+
+
+def parse_index_prefix(raw: object) -> str:
+    """Parse what the name of an index begins with: lower-case letters, digits, `-` and `_`."""
+    text = parse_text(raw)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", text, re.ASCII):
+        raise ValueError(f'"{text}" is not up to 63 lower-case letters, digits, - and _')
+    return text

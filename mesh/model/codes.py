@@ -1755,6 +1755,87 @@ class Code(Enum):
         """,
     )
 
+    LOG_LABEL = (
+        "VM950",
+        "A label about logs",
+        """
+        The value of a label about logs is not valid, or two stores collect the same lines. The message has the valid
+        form. The label counts as absent; with `log_store_<name>` absent, nothing of the container is collected.
+        """,
+    )
+    LOG_DRIVER = (
+        "VM951",
+        "Logs of a container cannot be read because of its log driver",
+        """
+        `vipmesh ship` reads the files of the engine's driver `json-file`. The container logs by another one, or by
+        none. Set `logging: {driver: json-file}` in the compose file, or `"log-driver": "json-file"` in the engine's
+        `daemon.json`, and create the container again. Other containers are collected.
+        """,
+    )
+    COLLECTED_LINES_LOST = (
+        "VM952",
+        "LOST: log lines were removed before they were read",
+        """
+        The engine's rotation removed lines before `vipmesh ship` read them: it was stopped, or the store of logs did
+        not answer for too long. The message has the container and how many bytes are known to be missing; what was
+        rotated while the process did not run is counted as one occasion, since its size is not known. Let the engine
+        keep more: `logging: {options: {max-size: 50m, max-file: "5"}}`.
+        """,
+    )
+    LOG_STORE_UNREACHABLE = (
+        "VM953",
+        "The store of logs does not take lines",
+        """
+        No endpoint of the store answers, or it answers with a status that says to come back later (429, 5xx), or it
+        refuses the credentials. `vipmesh ship` tries again after at most 30 s and reads no further meanwhile: the
+        engine's files keep the lines, up to their rotation. Nothing is sent twice.
+        """,
+    )
+    LOG_DOCUMENT_REFUSED = (
+        "VM954",
+        "The store of logs refuses a line",
+        """
+        The store refused a single document for good, most often because a field has another type in its index. The line
+        and the reason are in `refused.jsonl` in `[ship] state`, a file of at most 16 MiB and one generation before it.
+        Other lines go on.
+        """,
+    )
+    LOG_POSITIONS = (
+        "VM955",
+        "The positions of collected logs cannot be read or saved",
+        """
+        The file `positions.json` in `[ship] state` says up to where the store has every log. If it cannot be saved,
+        as on a full disk, nothing further is read until it can. If it is damaged, it is set aside under the name
+        `positions.json.damaged`, and every log is read from its beginning: lines that Elasticsearch has already are
+        not stored twice.
+        """,
+    )
+    LOG_RATE_LIMITED = (
+        "VM956",
+        "Log lines are dropped because of log.rate_limit",
+        """
+        The container writes more lines per second than its label `log.rate_limit` allows. The lines above it are
+        dropped and counted. Raise the limit, or let the program write less.
+        """,
+    )
+    LOG_FILE_UNREADABLE = (
+        "VM957",
+        "The log file of a container cannot be read",
+        """
+        The engine names the file, but it cannot be opened or is no regular file. `vipmesh ship` needs
+        CAP_DAC_READ_SEARCH and the engine's directory at the same path as the engine has it; in a container, mount
+        `/var/lib/docker/containers` there, read-only.
+        """,
+    )
+    LOG_SHIP_SETTINGS = (
+        "VM958",
+        "vipmesh ship cannot start with these settings",
+        """
+        Neither `[ship] elasticsearch` nor `[ship] directory` says where lines go, or both do; a user has no file with a
+        password; there is no `[source.docker]`; or a file or directory that is named cannot be used.
+        """,
+    )
+
 
 _SECTIONS = (
     ("VM101", "Labels and compose files"),
@@ -1770,6 +1851,7 @@ _SECTIONS = (
     ("VM780", "Events"),
     ("VM801", "doctor"),
     ("VM901", "Stacks"),
+    ("VM950", "Collected logs"),
 )
 """The first code of each section of the page, and the heading of the section."""
 
@@ -1793,7 +1875,7 @@ NAME` shows its effect on a request. `vipmesh status` lists the current conditio
 | [VM6xx](#name-server-and-admin-api) | the name server, the admin API |
 | [VM7xx](#log) | the log, internal errors, [resources](#resources-of-the-worker), [events](#events) |
 | [VM8xx](#doctor) | what `vipmesh doctor` finds |
-| [VM9xx](#stacks) | stacks, releases, autoscaling and collected logs |
+| [VM9xx](#stacks) | stacks, releases, autoscaling and [collected logs](#collected-logs) |
 """
 
 

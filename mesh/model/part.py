@@ -69,5 +69,7 @@ class DaemonPart(StrEnum):
     """The name server."""
     ADMIN = "admin"
     """The admin API and its event stream."""
+    LOGS = "logs"
+    """What `vipmesh ship` collects."""
     DAEMON = "daemon"
     """Everything else."""

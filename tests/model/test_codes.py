@@ -34,7 +34,15 @@ SOURCES = {
 }
 LOGGED = frozenset({"warning", "error", "critical", "exception"})
 BRING_THEIR_CODE = frozenset(
-    {"ComposeReferenceError", "EnvFileError", "SettingsError", "EtcdUnreachableError", "StackValueError"}
+    {
+        "ComposeReferenceError",
+        "EnvFileError",
+        "EtcdUnreachableError",
+        "LogSinkError",
+        "SettingsError",
+        "ShipSettingsError",
+        "StackValueError",
+    }
 )
 """Errors whose constructor knows the code, or gets it with each of several messages."""
 

@@ -73,6 +73,10 @@ def parse_labels(
     scale = sheet.take("scale", values.parse_count, None)
     _check_stack_labels(sheet)
     probe = read_probe(sheet, commands)
+    if sheet.starting_with("log"):
+        from mesh.config.labels.logs import read_log_labels  # noqa: PLC0415 -- few have these labels
+
+        read_log_labels(sheet)
     if not sheet.has_port_labels:
         sheet.warn_without_service()
     name = routes[0].name if routes else _own_name(sheet, owner, domain) if publishes else None

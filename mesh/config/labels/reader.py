@@ -53,6 +53,9 @@ TUNING_LABELS = (
 )
 HEADER_LABEL_PREFIX = "probe.header."
 """The header's name follows. The value may be a password and is shown nowhere."""
+LOG_STORE, LOG_TTL = "log_store_", "log_ttl_"
+"""The name of a store of logs follows."""
+LOG_LABELS = ("log.timestamp", "log.rate_limit")
 STACK_LABELS = (
     "scale",
     "global",
@@ -67,9 +70,7 @@ RESERVED_LABELS = ("service", "stack", "digest", "runs.*")
 """Labels that vipmesh writes to what it creates, and no file may."""
 UNSUPPORTED_LABELS = {
     "auto_scaling.*": "write scale, and run vipmesh deploy again when it changes",
-    "log_store_*": "set the log driver of the container engine",
-    "log_ttl_*": "set the log driver of the container engine",
-    "log.timestamp": "set the log driver of the container engine",
+    "log.multiline": "join the lines where they are searched",
     "probe.restart": "restart what stays unhealthy yourself",
 }
 """Labels that are recognised but not handled -> what the user does instead."""
@@ -90,6 +91,9 @@ KNOWN_LABELS = (
     *TUNING_LABELS,
     f"{HEADER_LABEL_PREFIX}<name>",
     *STACK_LABELS,
+    f"{LOG_STORE}<name>",
+    f"{LOG_TTL}<name>",
+    *LOG_LABELS,
     *UNSUPPORTED_LABELS,
     *FOREIGN_LABELS,
 )
@@ -270,7 +274,7 @@ class LabelReader:
     def warn_without_service(self) -> None:
         """Add a warning for each label that describes a service, because there is no service."""
         for name, key in self._keys.items():
-            if _is_scalar(name) and name not in STACK_LABELS:
+            if _is_scalar(name) and name not in STACK_LABELS and not _is_about_logs(name):
                 remedy = f"add a label {_prefix(key)}{ROUTE}{PORT_PLACEHOLDER} or remove this one"
                 reason = "it has no effect, because nothing routes to the service"
                 self.warn(Code.LABEL_WITHOUT_EFFECT, name, reason, remedy)
@@ -293,8 +297,13 @@ def _is_scalar(name: str) -> bool:
     return (
         name in _SCALAR
         or name in STACK_LABELS
+        or _is_about_logs(name)
         or (name.startswith(HEADER_LABEL_PREFIX) and name != HEADER_LABEL_PREFIX)
     )
+
+
+def _is_about_logs(name: str) -> bool:
+    return name in LOG_LABELS or any(name.startswith(prefix) and name != prefix for prefix in (LOG_STORE, LOG_TTL))
 
 
 def _prefix(key: str) -> str:

@@ -1,0 +1,277 @@
+"""Reads logs in turns and delivers them: position after the store's answer, one batch at a time.
+
+While the store does not take a batch, or the position cannot be saved, nothing further is read: the engine's files are
+the buffer. New files of rotations are opened all the same, so that they can be read to their end later.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from mesh.model.codes import Code
+from mesh.model.errors import MeshError
+from mesh.model.part import DaemonPart
+from mesh.model.problem import Problem, Severity
+from mesh.platform.logs.counters import LogCounters
+from mesh.platform.logs.documents import LogDocument
+from mesh.platform.logs.followed_log import FollowedLog, LogTurn
+from mesh.platform.logs.json_file import LogPosition
+from mesh.platform.logs.positions import PositionFile
+from mesh.platform.logs.refused_documents import RefusedDocumentFile
+from mesh.platform.logs.sinks import LogSink, LogSinkError, RefusedDocument
+from mesh.platform.logs.targets import LogTarget
+from mesh.util.backoff import Backoff
+from mesh.util.bulkhead import Bulkhead
+from mesh.util.conditions import Conditions
+
+log = logging.getLogger("vipmesh")
+bulkhead = Bulkhead(DaemonPart.LOGS)
+
+MAX_BATCH = 1 << 20
+"""Bytes of documents after which no further log has a turn in a batch."""
+LEAST_TURN, LARGEST_TURN = 32 * 1024, 384 * 1024
+"""Bytes of its file that a log may add to a batch: all that have something to read share the batch."""
+POLL_INTERVAL = 0.2
+"""Seconds between two looks at files in which there was nothing new."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
+"""Seconds before a delivery is tried again, doubled from the first to the longest."""
+
+
+@dataclass(slots=True)
+class LogBatch:
+    """What is delivered at once."""
+
+    documents: list[LogDocument] = field(default_factory=list)
+    turns: dict[str, LogTurn] = field(default_factory=dict)
+    """What each log has in it, by the ID of the container."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShipperFiles:
+    """Where the shipper keeps what must survive it."""
+
+    positions: PositionFile
+    refused: RefusedDocumentFile
+
+
+class LogShipper:
+    """Collects the logs of the containers of one engine."""
+
+    def __init__(
+        self,
+        sink: LogSink,
+        files: ShipperFiles,
+        positions: Mapping[str, LogPosition],
+        counters: LogCounters,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`positions` are those of an earlier process, by container ID. `clock` is in seconds."""
+        self._sink = sink
+        self._files = files
+        self._positions = dict(positions)
+        self._counters = counters
+        self._clock = clock
+        self._logs: dict[str, FollowedLog] = {}
+        self._first = 0
+        """Which log has the first turn of the next batch."""
+        self._conditions = Conditions()
+        self._unreadable: dict[str, Problem] = {}
+        """Logs that cannot be opened, by the ID of the container."""
+
+    def update(self, targets: Sequence[LogTarget]) -> None:
+        """Collect these logs. A log that is not among them any more is read to its end first."""
+        wanted = {each.origin.container_id: each for each in targets}
+        for id, target in wanted.items():
+            known = self._logs.get(id)
+            if known is None:
+                counters = self._counters.of(target.origin.service)
+                self._logs[id] = FollowedLog(target, self._positions.get(id), counters)
+            else:
+                known.target = target
+                known.is_removed = False
+        for id, known in self._logs.items():
+            known.is_removed = id not in wanted
+        self._positions = {id: each for id, each in self._positions.items() if id in self._logs}
+        self.follow_rotation()
+
+    def follow_rotation(self) -> None:
+        """Open the files that rotations have made, and report what they took unread."""
+        for id, each in self._logs.items():
+            with bulkhead.contain(f"log of {each.target.origin.container}"):
+                self._follow(id, each)
+        self._conditions.found("files", list(self._unreadable.values()))
+
+    async def keep_following(self) -> None:
+        """Follow rotations until the task is cancelled, also while the store does not answer."""
+        while True:
+            self.follow_rotation()
+            self._measure()
+            await asyncio.sleep(POLL_INTERVAL)
+
+    async def run(self) -> None:
+        """Deliver until the task is cancelled."""
+        while True:
+            if not await self.ship_once():
+                await asyncio.sleep(POLL_INTERVAL)
+
+    async def ship_once(self) -> bool:
+        """Deliver one batch, however long that takes. Return whether there was anything to deliver."""
+        batch = self._collect()
+        if not batch.turns:
+            self._close_finished()
+            return False
+        refused = await self._deliver(batch.documents)
+        await self._until_saved(lambda: self._files.refused.append(refused))
+        self._advance(batch, refused)
+        await self._until_saved(lambda: self._files.positions.save(self._positions))
+        return True
+
+    def close(self) -> None:
+        """Close all files. Positions are saved after each batch."""
+        for each in self._logs.values():
+            each.tail.close()
+        self._logs.clear()
+
+    def _follow(self, id: str, each: FollowedLog) -> None:
+        origin = each.target.origin
+        try:
+            each.tail.follow()
+            self._unreadable.pop(id, None)
+        except OSError as error:
+            self._unreadable[id] = Problem(
+                Code.LOG_FILE_UNREADABLE,
+                Severity.ERROR,
+                f"container {origin.container}",
+                f"its log {each.target.path} cannot be opened: {error.strerror or error}",
+                "give vipmesh ship CAP_DAC_READ_SEARCH, and the engine's directory at the same path",
+            )
+        self._report_lost(each)
+
+    @staticmethod
+    def _report_lost(each: FollowedLog) -> None:
+        lost = each.tail.take_lost()
+        if lost.occasions:
+            each.counters.lost += lost.occasions
+            each.counters.lost_bytes += lost.known_bytes
+            log.error(
+                "LOST: container %s: rotation removed lines before they were read, %s; let the engine keep more, "
+                "see max-size and max-file",
+                each.target.origin.container,
+                f"{lost.known_bytes} bytes" if lost.known_bytes else "how many is not known",
+                extra=Code.COLLECTED_LINES_LOST.extra,
+            )
+
+    def _collect(self) -> LogBatch:
+        batch = LogBatch()
+        size = 0
+        logs = list(self._logs.items())
+        start = self._first % len(logs) if logs else 0
+        active = sum(each.tail.has_more() for _, each in logs)
+        limit = max(LEAST_TURN, min(LARGEST_TURN, MAX_BATCH // 2 // max(1, active)))
+        read_at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        for number, (id, each) in enumerate((*logs[start:], *logs[:start])):
+            if size >= MAX_BATCH:
+                self._first = start + number
+                break
+            with bulkhead.contain(f"log of {each.target.origin.container}"):
+                turn = self._turn(each, limit, read_at)
+                if turn is not None:
+                    batch.turns[id] = turn
+                    batch.documents += turn.documents
+                    size += sum(len(document.body) for document in turn.documents)
+        self._report_limits()
+        return batch
+
+    def _turn(self, each: FollowedLog, limit: int, read_at: str) -> LogTurn | None:
+        try:
+            return each.take_turn(limit, read_at, self._clock)
+        except OSError as error:
+            log.error(
+                "container %s: a file of its log cannot be read: %s; it is left out",
+                each.target.origin.container,
+                error,
+                extra=Code.LOG_FILE_UNREADABLE.extra,
+            )
+            each.tail.skip()
+            self._report_lost(each)
+            return None
+
+    async def _deliver(self, documents: Sequence[LogDocument]) -> Sequence[RefusedDocument]:
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, jitter=0.3, random=random.random)
+        while True:
+            try:
+                refused = await self._sink.deliver(documents)
+            except LogSinkError as error:
+                self._counters.store_failures += 1
+                self._conditions.froze("store of logs", error)
+            else:
+                self._conditions.thawed("store of logs")
+                return refused
+            await asyncio.sleep(backoff.next_pause())
+
+    async def _until_saved(self, save: Callable[[], None]) -> None:
+        """Call `save` in a thread until the disk takes it."""
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        while True:
+            try:
+                await asyncio.to_thread(save)
+            except OSError as error:
+                text = f"[ship] state: it cannot be written, and nothing is read until it can: {error}; make room"
+                self._conditions.froze("state", MeshError(Code.LOG_POSITIONS, text))
+            else:
+                self._conditions.thawed("state")
+                return
+            await asyncio.sleep(backoff.next_pause())
+
+    def _advance(self, batch: LogBatch, refused: Sequence[RefusedDocument]) -> None:
+        not_stored = {each.document.id for each in refused}
+        for id, turn in batch.turns.items():
+            each = self._logs[id]
+            each.tail.advance(turn.end)
+            self._positions[id] = each.tail.position or turn.end
+            each.last_time = turn.last_time or each.last_time
+            stored = [document for document in turn.documents if document.id not in not_stored]
+            each.counters.lines += len(stored)
+            each.counters.bytes += sum(len(document.body) for document in stored)
+            each.counters.refused += len(turn.documents) - len(stored)
+        if refused:
+            log.error(
+                "store of logs: it refuses %d documents, the first with %s; they are in refused.jsonl in [ship] state",
+                len(refused),
+                refused[0].reason,
+                extra=Code.LOG_DOCUMENT_REFUSED.extra,
+            )
+
+    def _report_limits(self) -> None:
+        self._conditions.found(
+            "rates",
+            [
+                Problem(
+                    Code.LOG_RATE_LIMITED,
+                    Severity.WARNING,
+                    f"container {each.target.origin.container}",
+                    f"it writes more than {each.target.labels.rate_limit} lines per second, and the others are dropped",
+                    "raise its label log.rate_limit, or let it write less",
+                )
+                for each in self._logs.values()
+                if each.is_limited
+            ],
+        )
+
+    def _close_finished(self) -> None:
+        """Forget logs of removed containers that have been read to their end."""
+        finished = [id for id, each in self._logs.items() if each.is_removed and each.tail.is_gone()]
+        for id in finished:
+            self._logs.pop(id).tail.close()
+            self._unreadable.pop(id, None)
+            self._positions.pop(id, None)
+
+    def _measure(self) -> None:
+        now = time.time()
+        behind = [each for each in self._logs.values() if each.tail.has_more() and each.last_time is not None]
+        self._counters.unread_bytes = sum(each.tail.unread() for each in self._logs.values())
+        self._counters.lag_seconds = max((now - (each.last_time or 0) / 1e9 for each in behind), default=0.0)

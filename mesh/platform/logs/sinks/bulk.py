@@ -1,0 +1,89 @@
+"""Requests and answers of Elasticsearch's bulk API, 7.x and 8.x, and of OpenSearch, as bytes. Pure.
+
+https://www.elastic.co/guide/en/elasticsearch/reference/8.17/docs-bulk.html
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from mesh.platform.logs.documents import LogDocument
+from mesh.platform.logs.sinks import RefusedDocument
+
+_CONFLICT = 409
+"""`create` of an identifier that is there: the document is stored."""
+_MAX_REASON = 500
+"""Characters of the reason that are kept."""
+
+
+class BulkItemResult(msgspec.Struct, frozen=True):
+    """What became of one document."""
+
+    status: int
+    error: object = None
+    """An object with `type` and `reason`, or a text."""
+
+
+class BulkAnswer(msgspec.Struct, frozen=True):
+    """The answer to a request."""
+
+    items: list[Mapping[str, BulkItemResult]]
+    """One for each document, in order, under the name of the operation."""
+
+
+class MisunderstoodAnswerError(ValueError):
+    """The answer is not one of the bulk API."""
+
+
+@dataclass(frozen=True, slots=True)
+class BulkVerdict:
+    """What an answer means."""
+
+    refused: tuple[RefusedDocument, ...]
+    postponed: int = 0
+    """How many documents the store has no room for now: 429 and 5xx."""
+    reason: str = ""
+    """Why the first of them is postponed."""
+
+
+def encode_bulk(documents: Sequence[LogDocument], prefix: str) -> bytes:
+    """Return the body of a request that creates the documents in the indices `<prefix>-<store>`."""
+    parts = []
+    for each in documents:
+        # The store and the identifier have only characters that JSON does not escape.
+        parts.append(f'{{"create":{{"_index":"{prefix}-{each.store}","_id":"{each.id}"}}}}\n'.encode())
+        parts.append(each.body)
+        parts.append(b"\n")
+    return b"".join(parts)
+
+
+def judge_bulk(documents: Sequence[LogDocument], body: bytes) -> BulkVerdict:
+    """Say what became of the documents. Raises `MisunderstoodAnswerError`."""
+    try:
+        answer = msgspec.json.decode(body, type=BulkAnswer)
+    except (ValueError, RecursionError) as error:
+        raise MisunderstoodAnswerError(str(error)) from error
+    if len(answer.items) != len(documents):
+        raise MisunderstoodAnswerError(f"it has {len(answer.items)} items for {len(documents)} documents")
+    refused, postponed, reason = [], 0, ""
+    for document, item in zip(documents, answer.items, strict=True):
+        result = item.get("create")
+        if result is None:
+            raise MisunderstoodAnswerError("an item has no result of `create`")
+        if result.status < 300 or result.status == _CONFLICT:
+            continue
+        if result.status == 429 or result.status >= 500:
+            postponed += 1
+            reason = reason or _in_words(result)
+        else:
+            refused.append(RefusedDocument(document, _in_words(result)))
+    return BulkVerdict(tuple(refused), postponed, reason)
+
+
+def _in_words(result: BulkItemResult) -> str:
+    error = result.error
+    if isinstance(error, dict):
+        error = f"{error.get('type', 'error')}: {error.get('reason', '')}"
+    text = f"status {result.status}: {error}"[:_MAX_REASON]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,74 @@
+"""Which logs are collected: what the labels of containers ask for, and what stands in the way. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mesh.config.labels.logs import LogLabels, parse_log_labels
+from mesh.config.labels.values import escape_unprintable
+from mesh.model.codes import Code
+from mesh.model.problem import Problem, Severity
+from mesh.platform.logs.documents import LogOrigin
+from mesh.sources.docker.identity import LabelOrigins, LabelRules, counting_labels, identify_container
+from mesh.sources.docker.instances import MAX_LABEL_LENGTH, MAX_LABELS, container_name
+from mesh.sources.docker.log_files import READABLE_DRIVER, ContainerLog
+from mesh.sources.docker.messages import ContainerSummary
+
+_MAX_RELEASE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LogTarget:
+    """A log that is collected."""
+
+    origin: LogOrigin
+    labels: LogLabels
+    path: str
+    """The file that the engine writes to."""
+    runs: bool
+    """Whether the container runs; if it does not, a last line without line feed is complete."""
+
+
+def wanted_logs(
+    container: ContainerSummary, origins: LabelOrigins, rules: LabelRules
+) -> tuple[LogLabels | None, tuple[Problem, ...]]:
+    """Return what is collected of a container, None for nothing, and the problems of its labels about logs."""
+    labels = counting_labels(container.labels or {}, origins, rules)
+    if len(labels) > MAX_LABELS or any(len(key) + len(value) > MAX_LABEL_LENGTH for key, value in labels.items()):
+        return None, ()  # the daemon reports it
+    return parse_log_labels(labels, f"container {escape_unprintable(container_name(container))}")
+
+
+def log_target(
+    container: ContainerSummary, labels: LogLabels, log: ContainerLog, origins: LabelOrigins, worker: str
+) -> LogTarget | Problem | None:
+    """Return the target; the problem if the log cannot be read; None if it is not there yet."""
+    name = container_name(container)
+    if log.driver != READABLE_DRIVER:
+        return Problem(
+            Code.LOG_DRIVER,
+            Severity.ERROR,
+            f"container {escape_unprintable(name)}",
+            f"it logs by the driver {escape_unprintable(log.driver or 'of another engine')}, whose files are not read",
+            "set logging: {driver: json-file} and create it again",
+        )
+    if not log.path:
+        return None
+    try:
+        owner = identify_container(container.labels or {}, origins).owner
+    except ValueError:
+        owner = None  # the daemon reports it
+    release = next((v for k, v in (container.labels or {}).items() if k.endswith(".routing.release")), None)
+    origin = LogOrigin(
+        container.id,
+        name,
+        name if owner is None else "/".join(owner),
+        worker,
+        log.image,
+        None if release is None else release[:_MAX_RELEASE],
+    )
+    return LogTarget(origin, labels, log.path, runs=container.state in ("running", "paused", "restarting"))
+
+
+def problems_in_order(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """Return problems in an order that does not depend on that of the containers."""
+    return tuple(sorted(problems, key=lambda each: (each.subject, each.code.value, each.reason)))

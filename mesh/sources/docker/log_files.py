@@ -1,0 +1,82 @@
+"""Asks an engine where it writes the logs of its containers."""
+
+import json
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+
+import aiodocker
+import msgspec
+
+from mesh.sources.docker.client import EventStream, open_events, translate_surprises
+from mesh.sources.docker.gate import convert_containers
+from mesh.sources.docker.messages import ContainerSummary, DockerMessage
+
+READABLE_DRIVER = "json-file"
+_FILTERS = json.dumps({"type": ["container"], "event": ["start", "die", "destroy"]})
+
+
+class LogDriverConfig(DockerMessage, frozen=True):
+    """The log driver of a container."""
+
+    type: str = ""
+
+
+class LogHostConfig(DockerMessage, frozen=True):
+    """Settings from the creation of a container, as far as they are about its log."""
+
+    log_config: LogDriverConfig = LogDriverConfig()
+
+
+class LoggedContainerConfig(DockerMessage, frozen=True):
+    """The configuration of a container, as far as documents have it."""
+
+    image: str = ""
+
+
+class LoggedContainer(DockerMessage, frozen=True):
+    """`GET /containers/{id}/json`, as far as it is about the log."""
+
+    id: str
+    log_path: str = ""
+    host_config: LogHostConfig = LogHostConfig()
+    config: LoggedContainerConfig = LoggedContainerConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerLog:
+    """Where the log of a container is."""
+
+    driver: str
+    """`json-file`, `journald`, `none`."""
+    path: str
+    """Empty for other drivers than `json-file`, and before the first start of the container."""
+    image: str
+    """As the container was created with: `registry/web:1`."""
+
+
+async def list_all_containers(docker: aiodocker.Docker) -> list[ContainerSummary]:
+    """Return all containers, those that do not run included. Raises `CLIENT_ERRORS`."""
+    with translate_surprises():
+        found = await docker.containers.list(all=True)
+    return convert_containers(found)
+
+
+async def find_log(docker: aiodocker.Docker, id: str) -> ContainerLog | None:
+    """Return where the log of a container is; None if it is gone or does not tell. Raises `CLIENT_ERRORS`."""
+    try:
+        with translate_surprises():
+            shown = await docker.containers.container(id).show()
+        told = msgspec.convert(shown, LoggedContainer)
+    except (msgspec.ValidationError, UnicodeEncodeError, OverflowError):
+        return None
+    except aiodocker.DockerError as error:
+        if error.status != 404:
+            raise
+        return None
+    path = told.log_path if told.log_path.startswith("/") and "\0" not in told.log_path else ""
+    return ContainerLog(told.host_config.log_config.type, path, told.config.image)
+
+
+def open_container_events(docker: aiodocker.Docker) -> AbstractAsyncContextManager[EventStream]:
+    """Request the events of containers that come and go, from now on."""
+    return open_events(docker, filters=_FILTERS)

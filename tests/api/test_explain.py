@@ -244,7 +244,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(said={FAR.key: UNHEALTHY}, published={FAR.key: "status 503"}),
         "web-3",
         [("web-3", Cause.PROBE_FAILED)],
-        "worker w2 reports that its probe fails: status 503 (GET http://10.2.0.3:8080/health); see the log of web-3 on w2",
+        "worker w2 reports that its probe fails: status 503 (GET http://10.2.0.3:8080/health); see the log of web-3",
     ),
     (
         "another worker has not probed yet",

@@ -23,7 +23,7 @@ STEP = EndpointStep(
     False,
     None,
     None,
-    (Reason(Cause.PROBE_FAILED, "w1 reports that it fails"),),
+    (Reason(Cause.PROBE_FAILED, "w1 reports it"),),
 )
 WAY = ServiceTrace("web.test", "shop/web", "10.112.0.7", (), (), (STEP,))
 FAILING = Explanation("web", "name", "w3", "nftables", (WAY,))

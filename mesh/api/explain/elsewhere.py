@@ -38,7 +38,7 @@ class _PeerReason(msgspec.Struct, frozen=True):
     about: str | None = None
 
 
-class _PeerEndpoint(msgspec.Struct, frozen=True):
+class _PeerEndpointStep(msgspec.Struct, frozen=True):
     id: str
     worker: str
     serving: bool
@@ -52,9 +52,9 @@ class _PeerPort(msgspec.Struct, frozen=True):
     why_not: tuple[_PeerReason, ...] = ()
 
 
-class _PeerTrace(msgspec.Struct, frozen=True):
+class _PeerServiceTrace(msgspec.Struct, frozen=True):
     owner: str
-    endpoints: tuple[_PeerEndpoint, ...] = ()
+    endpoints: tuple[_PeerEndpointStep, ...] = ()
     ports: tuple[_PeerPort, ...] = ()
     problems: tuple[str, ...] = ()
     not_arriving: tuple[_PeerReason, ...] = ()
@@ -65,7 +65,7 @@ class PeerExplanation(msgspec.Struct, frozen=True):
     """What is read of the explanation of another worker."""
 
     kind: str
-    ways: tuple[_PeerTrace, ...] = ()
+    ways: tuple[_PeerServiceTrace, ...] = ()
     why_not: tuple[_PeerReason, ...] = ()
     frozen: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
@@ -129,7 +129,7 @@ def _with_details(way: ServiceTrace, known: Mapping[str, PeerExplanation]) -> Se
     return replace(way, endpoints=endpoints, gone=tuple(_better_ends(way.gone, known)))
 
 
-def _with_detail(step: EndpointStep, told: _PeerEndpoint | None) -> EndpointStep:
+def _with_detail(step: EndpointStep, told: _PeerEndpointStep | None) -> EndpointStep:
     if told is None:
         return step
     better = {reason.cause: reason for each in told.why_not if (reason := _reason(each)) is not None}
@@ -175,7 +175,7 @@ def _findings(own: Explanation, answer: PeerExplanation) -> Iterator[Reason]:
         yield Reason(Cause.FROZEN if text in answer.frozen else Cause.NOT_PROGRAMMED, bounded_text(text, MAX_TEXT))
 
 
-def _of_service(way: ServiceTrace, trace: _PeerTrace) -> Iterator[Reason]:
+def _of_service(way: ServiceTrace, trace: _PeerServiceTrace) -> Iterator[Reason]:
     """Yield what concerns a service on another worker alone: its ports, requests there, and labels that it refuses."""
     said = {str(reason) for port in way.ports for reason in port.why_not}
     for each in (*trace.not_arriving, *(each for port in trace.ports for each in port.why_not)):

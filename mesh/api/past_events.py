@@ -4,13 +4,15 @@ The document has the worker that kept the events and the time on its clock, so t
 be merged by time, and the difference of their clocks told.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from mesh.api.explain.question import ExplainQuery, is_address, parse_question
-from mesh.model.past_event import NumberedEvent, PastEvent
+from mesh.model.past_event import EventKind, NumberedEvent, PastEvent
 from mesh.model.service import Name
 
+_SHORT = 12
+"""The characters of the ID of a container in the ID of its endpoint."""
 _ID = 4
 """The shortest beginning of a container id that is understood, in characters."""
 
@@ -34,12 +36,36 @@ def events_about(asked: str, events: Sequence[NumberedEvent], domain: Name) -> t
     `domain` completes a bare name.
     """
     question = parse_question(asked)
+    events = attribute_deaths(events)
     owners = {each.event.owner for each in events if is_about_service(question, each.event, domain)} - {None}
     return tuple(
         each
         for each in events
         if each.event.owner in owners or is_about_endpoint(question, each.event) or each.event.worker == question.text
     )
+
+
+def attribute_deaths(events: Sequence[NumberedEvent]) -> tuple[NumberedEvent, ...]:
+    """Return the events, in which ends of containers that were no endpoint at that time are those of the endpoint that
+    the container was at another time.
+
+    A container that ends at once after each start is an endpoint in some of its lives only.
+    """
+    found: dict[tuple[str | None, str], PastEvent] = {}
+    for event in (each.event for each in events):
+        if event.endpoint is not None and event.owner is not None:
+            found[event.worker, event.endpoint.rpartition("/")[2]] = event
+    return tuple(_attributed(each, found) for each in events)
+
+
+def _attributed(each: NumberedEvent, found: Mapping[tuple[str | None, str], PastEvent]) -> NumberedEvent:
+    event = each.event
+    if event.kind is not EventKind.CONTAINER_DIED or event.owner is not None or event.endpoint is None:
+        return each
+    was = found.get((event.worker, event.endpoint[:_SHORT]))
+    if was is None:
+        return each
+    return replace(each, event=replace(event, owner=was.owner, service=was.service, endpoint=was.endpoint))
 
 
 def is_about_endpoint(question: ExplainQuery, event: PastEvent) -> bool:

@@ -38,7 +38,8 @@ def status(options: argparse.Namespace) -> int:
         return 0
     if options.name is not None and not found.services and not found.notices:
         complain(
-            f"no service, endpoint or worker is called {options.name!r}; `vipmesh status` lists all of them",
+            f"no service, endpoint or worker is called {options.name!r}; `vipmesh status` lists all of them, and "
+            f"`vipmesh explain {options.name}` says what became of it, or which worker refuses it",
             str(Code.NO_SUCH_STATUS),
         )
         return NOT_IN_ORDER if options.check else 0
@@ -129,6 +130,8 @@ def _sent_at(reply: Reply) -> "datetime":
 def explain(options: argparse.Namespace) -> int:
     """Run `vipmesh explain`. Exit status 1 if the request reaches no endpoint, or if no daemon answers."""
     path = f"{path_of(options, 'explain')}?of={quote(options.asked, safe='')}"
+    if options.worker is None:
+        path += "&workers=all"
     try:
         reply = AdminClient(options).ask(path, accept="application/json" if options.json else "text/plain")
     except DaemonUnreachableError as error:

@@ -96,12 +96,16 @@ def _summary(status: StatusDocument) -> Iterator[Line]:
             _RANKS[min(ranks)],
         )
     wrong = [Word(f"; {_count(levels[level], level)}", level) for level in ("error", "warning") if levels[level]]
+    if not wrong and ranks[0]:
+        first = min(service.name for service in services if not service.rank)
+        wrong = [Word(f"; `vipmesh explain {first}` says why", "error")]
     yield (Word(f"{status.worker}: ", "head"), about, *(wrong or [Word("; no problems", "good")]))
     facts = [f"vipmesh {status.version}", f"{status.data_plane}: {status.data_plane_reason}"]
     if status.digest is not None:
         facts.append(f"digest {status.digest}")
     if len(status.workers) > 1:
-        facts.append(f"{len(status.workers)} workers run endpoints")
+        running = len({endpoint.worker for service in services for endpoint in service.endpoints})
+        facts.append(f"{len(status.workers)} workers, {running} with endpoints shown here")
     if status.repairs:
         facts.append(f"{_count(status.repairs, 'change')} from outside reverted")
     yield (Word("; ".join(facts), "quiet"),)

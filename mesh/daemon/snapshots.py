@@ -19,6 +19,7 @@ from mesh.api.http.history import TrafficHistoryRecorder
 from mesh.api.http.past_events import PastEventReader
 from mesh.api.http.server import AdminListenConfig
 from mesh.api.metrics.families import MetricsInput
+from mesh.api.past_events import attribute_deaths
 from mesh.api.status import notices
 from mesh.api.traffic_history import TrafficHistory
 from mesh.config.settings import Settings
@@ -107,7 +108,7 @@ class SnapshotCollector:
 
     async def _kept_events(self) -> KeptEvents:
         try:
-            return KeptEvents(await self._past.read(), time.time())
+            return KeptEvents(attribute_deaths(await self._past.read()), time.time())
         except MeshError:
             return KeptEvents()  # the recorder reports the failure
 

@@ -223,7 +223,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(probed={ONE.key: HEALTHY, TWO.key: Health.STARTING}, verdicts={TWO.key: [BAD]}),
         "web-2",
         [("web-2", Cause.NOT_PROBED_YET)],
-        "1 failed in a row, the first success makes it serve; see the log of the container",
+        "1 failed in a row, the first success makes it serve; see the log of web-2 on w1",
     ),
     (
         "not asked yet",
@@ -237,14 +237,14 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(said={FAR.key: UNHEALTHY}),
         "web-3",
         [("web-3", Cause.PROBE_FAILED)],
-        "worker w2 reports that its probe fails; run `vipmesh explain web-3` there for the details",
+        "worker w2 reports that its probe fails (GET http://10.2.0.3:8080/health); see the log of web-3 on w2",
     ),
     (
         "a probe of another worker, which has published the answer",
         World(said={FAR.key: UNHEALTHY}, published={FAR.key: "status 503"}),
         "web-3",
         [("web-3", Cause.PROBE_FAILED)],
-        "worker w2 reports that its probe fails: status 503; run `vipmesh explain web-3` there for the details",
+        "worker w2 reports that its probe fails: status 503 (GET http://10.2.0.3:8080/health); see the log of web-3",
     ),
     (
         "another worker has not probed yet",
@@ -389,7 +389,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(contested=frozenset({(TCP, 30080)})),
         "30080",
         [("tcp port 30080 of the worker", Cause.PORT_CONTESTED)],
-        "a program on this worker listens on tcp port 30080; publish another port, or stop that program (`ss -lnp",
+        "a program on worker w1 listens on tcp port 30080; publish another port, or stop that program (`ss -lnp",
     ),
     (
         "a published port that another service holds",
@@ -462,7 +462,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(instances=(Instance("x", "demo/x", "10.2.0.4", {}),)),
         "10.2.0.4",
         [("", Cause.NOT_ROUTED)],
-        "it runs on this worker at 10.2.0.4, and no label routes to it; give it a label such as",
+        "it runs on worker w1 at 10.2.0.4, and no label routes to it; give it a label such as",
     ),
     (
         "a container that its source left out, with a problem of its own",
@@ -521,7 +521,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(past=[of_shop(EventKind.ENDPOINT_DRAINED, 1.0, reason="asked", by="uid 0"), *SHOP_GONE[-2:-1]]),
         "shop-1",
         [("", Cause.GONE)],
-        "it was drained (asked by uid 0)",
+        "an operator drained it (uid 0)",
     ),
     (
         "the name that a refused label wants",
@@ -538,7 +538,7 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         World(unlabelled={"d" * 64: "cron"}),
         "cron",
         [("", Cause.NOT_ROUTED)],
-        "the container cron runs on this worker, and no label routes to it; give it a label such as",
+        "the container cron runs on worker w1, and no label routes to it; give it a label such as",
     ),
     ("one by its id", World(unlabelled={"d" * 64: "cron"}), "dddd", [("", Cause.NOT_ROUTED)], "container cron runs"),
     ("a port that nobody has", World(), "9999", [("", Cause.UNKNOWN)], "no service publishes port 9999"),

@@ -109,7 +109,10 @@ def test_the_counters_of_endpoints_are_shown_where_endpoints_are_asked_for() -> 
         (status(), "w1: no services; no problems"),
         (status(digest=None), "w1: no services are known yet: no pass has ended since the start; no problems"),
         (status(service("a.test", endpoint())), "w1: 1 service, 1 serving; 1 endpoint, 1 serving; no problems"),
-        (status(service("a.test", vip=None)), "w1: 1 service, 0 serving; 0 endpoints, 0 serving; no problems"),
+        (
+            status(service("a.test", vip=None)),
+            "w1: 1 service, 0 serving; 0 endpoints, 0 serving; `vipmesh explain a.test` says why",
+        ),
     ],
 )
 def test_the_first_line_says_what_there_is_and_what_is_wrong(shown: StatusDocument, first: str) -> None:

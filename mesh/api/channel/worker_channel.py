@@ -88,8 +88,8 @@ def find_address(directory: ChannelDirectory, worker: str) -> RealKey:
             )
         raise ChannelError(
             Code.CHANNEL_NO_ADDRESS,
-            f"worker {worker}: it does not publish where its admin API is; set [admin] tcp, cert and client_ca there, "
-            "or update it",
+            f"worker {worker}: it does not publish where its admin API is; check that it runs and is connected "
+            "(`vipmesh workers`), set [admin] tcp, cert and client_ca there, or update it",
         )
     refusal = directory.admin_refusal(found.address)
     if refusal is not None:

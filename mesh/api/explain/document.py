@@ -71,6 +71,8 @@ class Reason:
     """The finding, with times, addresses and names."""
     remedy: str | None = None
     """The action to take, an imperative; None if waiting is enough."""
+    about: str | None = None
+    """The endpoint that is gone, `worker/id`; None for other reasons."""
 
     def __str__(self) -> str:
         return self.text if self.remedy is None else f"{self.text}; {self.remedy}"
@@ -144,6 +146,10 @@ class EndpointStep:
     """Why it should get no traffic although it serves: too many have failed at once, or no better endpoint exists."""
     weight_from: str = "label"
     """Where its weight comes from, as in the status: `label` or `operator`."""
+    since: str | None = None
+    """Since when this worker has seen it in its state: `2026-11-30 14:02:40 UTC, 5 min ago`; None if not known."""
+    drained_by: str | None = None
+    """The operator who drained it; None if nobody did, or if that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +186,24 @@ class ServiceTrace:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherWorker:
+    """What another worker says of the same question."""
+
+    worker: str
+    reasons: tuple[Reason, ...] = ()
+    """What it found that the worker that was asked does not say."""
+    error: str | None = None
+    """Why it did not answer, and what to do; None if it did."""
+    code: str | None = None
+    """The code of the error."""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it did not answer."""
+        return self.error is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """The document of `vipmesh explain --json`."""
 
@@ -201,6 +225,8 @@ class Explanation:
     """The operations that the data plane refused, one line each."""
     cut_off: tuple[str, ...] = ()
     """Which of the workers in question are cut off, this one included, one line each, as in the status."""
+    elsewhere: tuple[OtherWorker, ...] = ()
+    """What the other workers say; empty if they were not asked, or have nothing to add."""
 
     @property
     def found(self) -> bool:
@@ -229,6 +255,7 @@ def _lines(explanation: Explanation, notices: Notices) -> Iterator[str]:
         if number or explanation.why_not:
             yield ""
         yield from _way(way, notices)
+    yield from _elsewhere(explanation)
     cut_off = tuple(problem.coded for problem in notices.problems if str(problem) in explanation.cut_off)
     for title, lines in (
         ("frozen", notices.frozen),
@@ -239,6 +266,30 @@ def _lines(explanation: Explanation, notices: Notices) -> Iterator[str]:
             yield ""
             yield f"{title}:"
             yield from (f"  {message.line}" for message in lines)
+
+
+def _elsewhere(explanation: Explanation) -> Iterator[str]:
+    """Yield what other workers say, and which of them did not answer if that may matter."""
+    found = [each for each in explanation.elsewhere if each.reasons]
+    if found and not explanation.ways and not explanation.why_not:
+        for each in found:
+            yield from (f"{explanation.asked}: worker {each.worker}: {reason}" for reason in each.reasons)
+    elif found:
+        yield ""
+        yield "on other workers:"
+        for each in found:
+            yield from (f"  {each.worker}: {reason.cause}: {reason}" for reason in each.reasons)
+    if explanation.ways and explanation.works and not any(way.gone for way in explanation.ways):
+        return
+    missing: dict[tuple[str, str], list[str]] = {}
+    for each in explanation.elsewhere:
+        if each.error is not None:
+            text = each.error.removeprefix(f"worker {each.worker}: ")
+            missing.setdefault((text, "" if each.code is None else f" [{each.code}]"), []).append(each.worker)
+    if missing:
+        yield ""
+    for (text, code), workers in missing.items():
+        yield f"without the answer of {', '.join(workers)}: {text}{code}"
 
 
 def _way(way: ServiceTrace, notices: Notices) -> Iterator[str]:
@@ -286,6 +337,10 @@ def _about(endpoint: EndpointStep | None) -> str:
         words.append("weight set by an operator")
     if endpoint.release:
         words.append(f"release {endpoint.release}")
+    if endpoint.since and not endpoint.serving:
+        words.append(f"since {endpoint.since}")
+    if endpoint.drained_by:
+        words.append(f"drained by {endpoint.drained_by}")
     if endpoint.serving and endpoint.probe:
         words.append(f"{endpoint.probe}: {endpoint.last_probe}" if endpoint.last_probe else endpoint.probe)
     return "  ".join(words)

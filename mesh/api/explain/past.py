@@ -3,7 +3,7 @@
 What is there now is never called gone: an endpoint in the view is left out, whatever the events say.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -11,11 +11,17 @@ from mesh.api.explain.document import Cause, Reason
 from mesh.api.explain.question import ExplainQuery
 from mesh.api.past_events import is_about_endpoint, is_about_service
 from mesh.model.past_event import EventKind, NumberedEvent, PastEvent
-from mesh.model.service import EndpointKey, Name
+from mesh.model.service import DrainReason, EndpointKey, Name
 from mesh.model.view import ClusterView
 
 RECENT = 86400.0
 """Seconds for which a service is said to have lost an endpoint."""
+LOOP = 3
+"""The number of ends within `LOOP_WINDOW` from which on a container is said to end again and again."""
+LOOPING = "it has started and ended"
+"""What begins the text about a container that ends again and again."""
+LOOP_WINDOW = 900.0
+"""Seconds before its last end in which the ends of a container are counted."""
 MAX_GONE = 10
 """The most services, and the most endpoints of one service, that are explained one by one."""
 
@@ -27,6 +33,13 @@ _LAST_WORDS = frozenset(
     }
 )
 """Kinds of events that say why an endpoint is gone."""
+_DRAINS: Mapping[str | None, str] = {
+    DrainReason.ASKED: "an operator drained it",
+    DrainReason.MAINTENANCE: "an operator put it in maintenance",
+    DrainReason.STOPPING: "its container was being stopped",
+    DrainReason.PAUSED: "its container was paused",
+    DrainReason.UNREACHABLE: "it was out of reach",
+}
 _COME = frozenset({EventKind.ENDPOINT_CAME, EventKind.ENDPOINT_RESTARTED})
 
 
@@ -97,12 +110,14 @@ def _gone_service(owner: str, past: KeptEvents, view: ClusterView) -> Iterator[R
     story = [each.event for each in past.events if each.event.owner == owner]
     end = next((event for event in reversed(story) if event.kind is EventKind.SERVICE_GONE), None)
     last = end or story[-1]
-    called = last.service or owner
+    called = next((event.service for event in reversed(story) if event.service is not None), owner)
     text = f"{called} ({owner}) is gone: no worker declares it any more, {_ago(last.at, past.now)}"
     vip = next((event.vip for event in reversed(story) if event.vip is not None), None)
     text += f"; its VIP was {vip}" if vip is not None else ""
-    yield Reason(Cause.GONE, text, f"start it again; `vipmesh events {owner}` shows what happened")
-    yield from gone_endpoints(owner, past, view)
+    lost = gone_endpoints(owner, past, view)
+    again = "" if any(LOOPING in reason.text for reason in lost) else "start it again; "
+    yield Reason(Cause.GONE, text, f"{again}`vipmesh events {owner}` shows what happened")
+    yield from lost
 
 
 def _gone_endpoint(story: Sequence[PastEvent], now: float) -> Reason | None:
@@ -118,7 +133,23 @@ def _gone_endpoint(story: Sequence[PastEvent], now: float) -> Reason | None:
     of = f" of {last.service}" if last.service is not None else ""
     words = "; ".join(_last_words(life))
     text = f"{called}{of} on {last.worker} is gone, {_ago(last.at, now)}{f': {words}' if words else ''}"
-    return Reason(Cause.GONE, text, f"`vipmesh events {called}` shows what happened")
+    about = f"{last.worker}/{last.endpoint}"
+    if (loop := _loop(story)) is not None:
+        remedy = f"it does not stay up: see its log on {last.worker} (`docker logs {called}`)"
+        return Reason(Cause.GONE, f"{text}; {loop}", remedy, about)
+    return Reason(Cause.GONE, text, f"`vipmesh events {called}` shows what happened", about)
+
+
+def _loop(story: Sequence[PastEvent]) -> str | None:
+    """Return how often an endpoint has ended lately, and how last; None if that is not again and again."""
+    deaths = [event for event in story if event.kind is EventKind.CONTAINER_DIED]
+    ends = deaths or [event for event in story if event.kind is EventKind.ENDPOINT_GONE]
+    recent = [event for event in ends if event.at >= ends[-1].at - LOOP_WINDOW]
+    if len(recent) < LOOP:
+        return None
+    since = datetime.fromtimestamp(recent[0].at, UTC)
+    how = f", last with {deaths[-1].reason}" if deaths and deaths[-1].reason else ""
+    return f"{LOOPING} {len(recent)} times since {since:%H:%M:%S} UTC{how}"
 
 
 def _last_words(life: Iterable[PastEvent]) -> Iterator[str]:
@@ -130,14 +161,27 @@ def _last_words(life: Iterable[PastEvent]) -> Iterator[str]:
             case EventKind.ENDPOINT_FAILED:
                 yield f"its probe failed: {event.reason}" if event.reason else "its probe failed"
             case EventKind.ENDPOINT_DRAINED:
-                by = f" by {event.by}" if event.by else ""
-                yield f"it was drained ({event.reason}{by})"
+                by = f" ({event.by})" if event.by else ""
+                yield f"{_DRAINS.get(event.reason, 'it was drained')}{by}"
             case _:
                 yield f"its process ended: {event.reason}" if event.reason else "its process ended"
 
 
 def _key(event: PastEvent) -> EndpointKey | None:
     return None if event.worker is None or event.endpoint is None else (event.worker, event.endpoint)
+
+
+def drained_by(key: EndpointKey, past: KeptEvents) -> str | None:
+    """Return who drained an endpoint last, from the events of its own worker; None if that is not known."""
+    for event in (each.event for each in reversed(past.events)):
+        if _key(event) == key and event.kind is EventKind.ENDPOINT_DRAINED:
+            return event.by
+    return None
+
+
+def describe_time(at: float, now: float) -> str:
+    """Return a time and how long ago it was: `2026-11-30 14:02:40 UTC, 5 min ago`."""
+    return _ago(at, now).removeprefix("at ")
 
 
 def _ago(at: float, now: float) -> str:

@@ -149,7 +149,7 @@ def _unrouted(instance: Instance, evidence: DetailedSnapshot) -> Iterator[Reason
         where = f"{problem.where}: " if problem.where else ""
         yield Reason(Cause.REFUSED, f"{where}{problem.subject}: {problem.reason}", problem.remedy)
     if not refused:
-        text = f"it runs on this worker at {instance.address}, and no label routes to it"
+        text = f"it runs on worker {evidence.observed.facts.worker} at {instance.address}, and no label routes to it"
         yield Reason(Cause.NOT_ROUTED, text, "give it a label such as mesh.routing.port_80: web.local")
 
 
@@ -168,7 +168,7 @@ def _unknown(
     if about:
         return
     if (container := _unlabelled(question.text, evidence)) is not None:
-        text = f"the container {container} runs on this worker, and no label routes to it"
+        text = f"the container {container} runs on worker {evidence.observed.facts.worker}, and no label routes to it"
         yield Reason(Cause.NOT_ROUTED, text, "give it a label such as mesh.routing.port_80: web.local")
         return
     gone = tuple(gone_reasons(question, past, view, evidence.domain))

@@ -119,7 +119,8 @@ def _by_probe(
         view = evidence.observed.view
         answer = view.reasons.get(endpoint.key) if view is not None and failed else None
         what += f": {answer}" if answer is not None else ""
-        remedy = f"run `vipmesh explain {endpoint.name or endpoint.id}` there for the details"
+        what += f" ({describe_probe(*asked)})" if asked is not None else ""
+        remedy = f"see the log of {endpoint.name or endpoint.id} on {endpoint.worker}"
         return Reason(cause, f"worker {endpoint.worker} {what}", remedy)
     what = describe_probe(*asked) if asked is not None else "its probe"
     history = evidence.verdicts.get(endpoint.key, ())
@@ -136,7 +137,11 @@ def _by_probe(
         enough = f"{probe.healthy_threshold} successes make it serve again"
     # The history is bounded: if all of it failed, there may have been more failures before.
     count = f"{run} or more" if run == len(history) > 1 else str(run)
-    return Reason(cause, f"{found}; {count} failed in a row, {enough}", "see the log of the container")
+    return Reason(
+        cause,
+        f"{found}; {count} failed in a row, {enough}",
+        f"see the log of {endpoint.name or endpoint.id} on {endpoint.worker}",
+    )
 
 
 def _ago(verdict: Verdict, evidence: DetailedSnapshot) -> str:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from mesh.api.explain.document import Cause, EndpointStep, NameStep, PortStep, RealServerStep, Reason, ServiceTrace
-from mesh.api.explain.past import KeptEvents, gone_endpoints
+from mesh.api.explain.past import KeptEvents, describe_time, drained_by, gone_endpoints
 from mesh.api.explain.question import TraceScope
 from mesh.api.explain.reasons import describe_last_probe, describe_probe, endpoint_reasons
 from mesh.control.arrival import describe_network
@@ -28,7 +28,18 @@ from mesh.model.eligibility import (
     takes_traffic,
     vip_of,
 )
-from mesh.model.service import Address, Endpoint, EndpointKey, Health, PortPublication, Scheduler, Service, Transport
+from mesh.model.problem import Severity
+from mesh.model.service import (
+    Address,
+    DrainReason,
+    Endpoint,
+    EndpointKey,
+    Health,
+    PortPublication,
+    Scheduler,
+    Service,
+    Transport,
+)
 from mesh.model.table import RealKey, RealServer, VirtualKey
 
 _NO_VIP = frozenset({Code.VIP_TAKEN, Code.FIXED_VIP_UNUSABLE, Code.POOL_EXHAUSTED})
@@ -38,6 +49,7 @@ _WITHHELD = Reason(
     "the VIP is not bound on this worker: it is in a network of this host",
     "see the problem of [vip] pool in `vipmesh status`",
 )
+_BY_OPERATORS = frozenset({DrainReason.ASKED, DrainReason.MAINTENANCE})
 _OF_THE_FAMILY = "give the endpoint an address of the VIP's family"
 
 
@@ -109,7 +121,7 @@ class ServiceTracer:
         holder = self._view.claims.owners.get(name)
         answered = self._evidence.names.get(name)
         if holder != service.owner:
-            return NameStep(name, None, self._not_held(name, holder))
+            return NameStep(name, None, self._not_held(service, name, holder))
         if answered is None and self._is_withheld(service):
             return NameStep(name, None, _WITHHELD)
         if answered is None:
@@ -117,16 +129,24 @@ class ServiceTracer:
             return NameStep(name, None, Reason(Cause.NOT_PROGRAMMED, text))
         return NameStep(name, answered)
 
-    def _not_held(self, name: str, holder: str | None) -> Reason:
+    def _not_held(self, service: Service, name: str, holder: str | None) -> Reason:
         if holder is None:
-            return self._unclaimed(f"the name {name}")
+            return self._refused(service, name) or self._unclaimed(f"the name {name}")
         return Reason(Cause.NAME_TAKEN, f"the name {name} is held by {holder}", "give the service a name of its own")
+
+    def _refused(self, service: Service, name: str) -> Reason | None:
+        """Return why the name is refused; None if it is not, so that it is claimed soon."""
+        for problem in self._evidence.problems:
+            words = {word.strip("\"'`,;:()") for word in problem.reason.split()}
+            if problem.owner == service.owner and problem.severity is Severity.ERROR and name in words:
+                return Reason(Cause.REFUSED, problem.reason, problem.remedy)
+        return None
 
     def _no_vip(self, service: Service) -> Reason:
         """Return why a service has no VIP: its first name, its fixed VIP, a refusal, or a claim not made yet."""
         claims = self._view.claims
         if (holder := claims.owners.get(service.name)) != service.owner:
-            return self._not_held(service.name, holder)
+            return self._not_held(service, service.name, holder)
         refused = [p for p in self._evidence.problems if p.owner == service.owner and p.code in _NO_VIP]
         fixed = service.fixed_vip
         other = claims.holders.get(fixed) if fixed is not None else None
@@ -241,7 +261,8 @@ class ServiceTracer:
         ]
         for port in held:
             if (publish.transport, port) in self._evidence.contested:
-                text = f"a program on this worker listens on {publish.transport} port {port}"
+                worker = self._evidence.observed.facts.worker
+                text = f"a program on worker {worker} listens on {publish.transport} port {port}"
                 remedy = f"publish another port, or stop that program (`ss -lnp sport = {port}` shows it)"
                 yield port, Reason(Cause.PORT_CONTESTED, text, remedy)
         if held:
@@ -293,7 +314,14 @@ class ServiceTracer:
             why_not=() if serving else tuple(reasons),
             in_spite_of=tuple(reasons) if serving else (),
             weight_from=endpoint.weight_from.value,
+            since=self._since(endpoint),
+            drained_by=drained_by(endpoint.key, self._past) if endpoint.drain in _BY_OPERATORS else None,
         )
+
+    def _since(self, endpoint: Endpoint) -> str | None:
+        """Return since when the endpoint is in its state; None if that is not known."""
+        since = self._evidence.observed.since.get(endpoint.key)
+        return None if since is None or not self._past.now else describe_time(since, self._past.now)
 
 
 def _own_port(

@@ -23,6 +23,7 @@ from mesh.api.http.audit import AuditTrail
 from mesh.api.http.auth import AdminToken, AdminTokens, TokenError, auth_middleware, quote_untrusted, refusal_response
 from mesh.api.http.broadcaster import EventBroadcaster
 from mesh.api.http.claims import ClaimService, ClaimsHandler
+from mesh.api.http.cluster_explanation import ClusterExplanation
 from mesh.api.http.connections import (
     BODY_TIMEOUT,
     MAX_UNAUTHENTICATED,
@@ -251,7 +252,7 @@ class AdminApi:
         app.router.add_get("/v1/status", self._status.get)
         add_page(app)
         if self._explain is not None:
-            app.router.add_get("/v1/explain", partial(get_explanation, self._explain))
+            app.router.add_get("/v1/explain", ClusterExplanation(self._explain, self._channel).get)
         self._add_workers(app)
         self._audit = AuditTrail(self._entrance.audit_file)
         actions = ActionsHandler(self._audit, self._refusals)

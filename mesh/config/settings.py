@@ -481,8 +481,8 @@ class Settings:
         metadata={
             "source.compose.endpoints": Setting(
                 values.number_parser(1, 1000000),
-                500,
-                "a number of instances such as 500",
+                2000,
+                "a number of instances such as 2000",
                 "how many instances `x-endpoints` of all compose files may list together, some 40 kB of memory each; "
                 "the last list stays in force if there are more",
             )

@@ -74,7 +74,7 @@ def test_the_defaults() -> None:
         source_compose_files=(),
         source_compose_file_bytes=4 << 20,
         source_compose_values=20_000,
-        source_compose_endpoints=500,
+        source_compose_endpoints=2000,
         source_compose_problems=1000,
         source_docker_socket=None,
         source_docker_endpoint_address=EndpointAddress.AUTO,

@@ -248,6 +248,12 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
     ),
     "The container engine": (
         Bound(
+            "a connection that shows whether an engine is ending",
+            "{mesh.sources.docker.client:_KNOCK_TIMEOUT|s}",
+            _L,
+            "it counts as not ending",
+        ),
+        Bound(
             "processes that are looked at while the engine is away; bytes of a file of one; its interfaces",
             "{mesh.sources.docker.processes:_MAX_PROCESSES}; {mesh.sources.docker.processes:_MAX_TEXT|B}; "
             "{mesh.sources.docker.process_facts:_MAX_INTERFACES}",
@@ -714,6 +720,13 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "VM676",
         ),
         Bound(
+            "the explanation of a worker that is asked for it; its findings that are shown; characters of each text",
+            "{mesh.api.http.cluster_explanation:MAX_EXPLANATION_BYTES|B}; {mesh.api.explain.elsewhere:MAX_FINDINGS}; "
+            "{mesh.api.explain.elsewhere:MAX_TEXT}",
+            _L,
+            "it counts as no answer, VM676; the others are not shown; the text is cut",
+        ),
+        Bound(
             "workers that are asked at one time; an unused connection to one",
             "{mesh.api.channel.https:MAX_ASKED}; {mesh.api.channel.https:IDLE_TIMEOUT|s}",
             _L,
@@ -885,6 +898,65 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             _L,
             "the text is cut",
         ),
+        Bound(
+            "deploys that a service remembers; characters of each text of one; of the label that holds them",
+            "{mesh.platform.stacks.records:MOST_RECORDS}; {mesh.platform.stacks.records:_MOST_CHARACTERS}; "
+            "{mesh.platform.stacks.records:_MOST_LABEL}",
+            _L,
+            "the oldest one goes; the text is cut; the label counts as empty",
+        ),
+        Bound(
+            "characters of the name of an engine service",
+            "{mesh.platform.stacks.rollout:_NAME_LENGTH}",
+            "fixed: the engine takes no longer ones",
+            "the name is cut",
+        ),
+    ),
+    "Logs": (
+        Bound(
+            "days and lines per second that labels may say",
+            "{mesh.config.labels.logs:MAX_TTL_DAYS}; {mesh.config.labels.logs:MAX_LINES_PER_SECOND}",
+            _L,
+            "VM950",
+        ),
+        Bound(
+            "characters of one document; of the name of a release in it",
+            "{mesh.platform.logs.json_file:MAX_TEXT}; {mesh.platform.logs.targets:_MAX_RELEASE}",
+            "fixed: stores refuse longer ones",
+            "a longer line becomes several documents; the name is cut",
+        ),
+        Bound(
+            "documents of one request to the store, bytes",
+            "{mesh.platform.logs.shipper:MAX_BATCH|B}",
+            "fixed: stores answer larger requests no faster",
+            "the rest has its turn in the next one",
+        ),
+        Bound(
+            "files of one rotation; removed files that are held open for one log",
+            "{mesh.platform.logs.generations:MAX_GENERATIONS}; {mesh.platform.logs.tail:MAX_REMOVED}",
+            _L,
+            "VM952",
+        ),
+        Bound(
+            "the file of positions; the file of refused documents",
+            "{mesh.platform.logs.positions:MAX_BYTES|B}; {mesh.platform.logs.refused_documents:MAX_BYTES|B}",
+            _L,
+            "VM955; it becomes the generation before it, and the oldest one goes",
+            also=(),
+        ),
+        Bound(
+            "a connection to the store; its whole answer",
+            "{mesh.platform.logs.sinks.elasticsearch:CONNECT_TIMEOUT|s}; "
+            "{mesh.platform.logs.sinks.elasticsearch:ANSWER_TIMEOUT|s}",
+            _L,
+            "VM953, and the next store has its turn",
+        ),
+        Bound(
+            "characters of the store's reason; the file of a password",
+            "{mesh.platform.logs.sinks.bulk:_MAX_REASON}; {mesh.platform.logs.sinks.elasticsearch:_MAX_SECRET|B}",
+            _L,
+            "the text is cut; VM958",
+        ),
     ),
 }
 
@@ -892,6 +964,10 @@ OWN = frozenset(
     {
         # How often, how much at a time, or how long this program itself acts.
         "mesh.cli.drain:_MAX_NAMES",
+        "mesh.cli.parser:_INSTANCE_DIGITS",
+        "mesh.cli.ps:_DIGITS",
+        "mesh.platform.logs.documents:_ID_DIGITS",
+        "mesh.platform.stacks.running:_MOST_REASONS",
         "mesh.cli.event_lines:_MAX_COLUMN",
         "mesh.cli.events:MAX_WINDOW",
         "mesh.cli.parser:_MAX_WEIGHT",

@@ -10,7 +10,7 @@ from mesh.sources.compose.source import ComposeSource
 from tests.fuzz.choices import ByteChoices
 from tests.fuzz.dense_files import DENSE_FILES
 
-SMALL = ComposeLimits(values=1000, endpoints=100)
+SMALL, LARGE = ComposeLimits(values=1000, endpoints=100), ComposeLimits(endpoints=500)
 
 
 @contextmanager
@@ -32,7 +32,7 @@ class DenseFiles:
         """Read files of chosen shapes and sizes, one of them twice, and then one without services."""
         choices = ByteChoices(data)
         # A large one takes some tenths of a second, in which a hundred others find more.
-        limits = DEFAULT_LIMITS if choices.number(16) == 1 else SMALL
+        limits = LARGE if choices.number(16) == 1 else SMALL
         text = DENSE_FILES[choices.pick(tuple(DENSE_FILES))](limits)
         at = len(text) * choices.number(256) // 256 if choices.flag() else len(text)
         text = text[:at] + choices.rest().decode("utf-8", "replace") + text[at:]

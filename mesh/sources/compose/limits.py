@@ -25,7 +25,7 @@ class ComposeLimits:
     """The most bytes of the file, and of each that it names. Those that it names have 4 times as many together."""
     values: int = 20_000
     """The most YAML values in it: keys, texts, lists, mappings and aliases."""
-    endpoints: int = 500
+    endpoints: int = 2000
     """The most instances that all files of a project may list. Each is an endpoint of the cluster, which costs the
     daemon fifty times as much as its text.
     """

@@ -250,13 +250,16 @@ class LabelReader:
         return sorted(name for name in self._keys if name.startswith(prefix) and name != prefix)
 
     def take(self, name: str, parse: Callable[[str], T], default: T) -> T:
-        """Return the value of a label, or the default if it is absent or refused. A refusal adds a problem."""
+        """Return the value of a label, or the default if it is absent or refused. A refusal adds a problem; what is not
+        handled yet is a warning.
+        """
         if name not in self._values:
             return default
         try:
             return parse(self._values[name])
         except LabelRefusedError as refused:
-            self.refuse(refused.code, name, refused.reason, refused.remedy)
+            report = self.warn if refused.code is Code.LABEL_NOT_SUPPORTED else self.refuse
+            report(refused.code, name, refused.reason, refused.remedy)
             return default
 
     def has(self, name: str) -> bool:

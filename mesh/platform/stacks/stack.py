@@ -39,7 +39,7 @@ _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64", "386": "i386", "arm": "
 """Names of images -> those that the engines give."""
 _HANDLED = frozenset({"build", "container_name", "network_mode", "networks", "links"})
 """Keys whose value decides, so that the table alone does not say what becomes of them."""
-_ACCEPTED = frozenset({"default", "bridge"})
+_ACCEPTED = ("default", "bridge")
 _MOST_INSTANCES = 1000
 _PARALLELISM = "rolling_updates.parallelism"
 
@@ -203,7 +203,7 @@ class _StackServiceReader:
             else:
                 keys.refuse(path, row.becomes, row.remedy, Code.STACK_KEY_REFUSED)
         networks = keys.get("networks")
-        if networks and not _ACCEPTED.issuperset(networks):
+        if networks and not (isinstance(networks, dict | list) and all(name in _ACCEPTED for name in networks)):
             row = service_key("networks")
             keys.warn("networks", row.becomes if row else "", "remove it")
 

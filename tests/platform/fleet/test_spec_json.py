@@ -141,7 +141,7 @@ def test_what_the_engine_adds_changes_nothing_and_is_nobodys(spec: FleetSpec) ->
     template = raw["TaskTemplate"]
     template.update(ForceUpdate=3, Runtime="container")
     template.setdefault("Placement", {})["Platforms"] = [{"Architecture": "amd64", "OS": "linux"}]
-    container = template["ContainerSpec"]
+    container = template.setdefault("ContainerSpec", {})
     container.setdefault("Isolation", "default")
     container["Privileges"] = {"CredentialSpec": None, "SELinuxContext": None}
     container.setdefault("DNSConfig", {})

@@ -8,7 +8,7 @@ from mesh.cli.lint import check_files
 from mesh.cli.output import print_json, printable
 from mesh.cli.settings import load_settings
 from mesh.config.name_policy import name_policy
-from mesh.config.settings import secret_files, secrets_in_clear
+from mesh.config.secrets import secret_files, secrets_in_clear
 from mesh.model.problem import Severity
 from mesh.sources.compose.limits import compose_limits
 from mesh.util.regular_file import world_readable

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from mesh.cli.access import AdminAccess, find_access, read_token
-from mesh.model.codes import Code
 from mesh.model.credential import CertificateHolder, parse_holder
 from mesh.model.errors import MeshError
 
@@ -158,6 +157,8 @@ class AdminClient:
         """Return what a failed request means, and what to do about it."""
         import ssl
 
+        from mesh.model.codes import Code
+
         if isinstance(error, ssl.SSLError):
             return DaemonUnreachableError(Code.ADMIN_TLS, _tls_failure(self._access, error))
         address = self._access.address
@@ -195,6 +196,7 @@ class AdminClient:
                     access.cert, access.key, password=""
                 )  # an encrypted key is refused, not asked about
         except OSError as error:  # SSLError is one
+            from mesh.model.codes import Code
             from mesh.model.errors import CodedText, SettingsError
 
             files = ", ".join(str(file) for file in (access.ca or access.own_cert, access.cert, access.key) if file)
@@ -211,6 +213,8 @@ def path_of(options: argparse.Namespace, what: str) -> str:
 
 def _refusal(listen: str, answer: http.client.HTTPResponse) -> DaemonUnreachableError:
     """Return what a response with an error says."""
+    from mesh.model.codes import Code
+
     body = answer.read(MAX_REASON * 4)
     try:
         reason = str(json.loads(body)["error"])[:MAX_REASON]
@@ -221,21 +225,17 @@ def _refusal(listen: str, answer: http.client.HTTPResponse) -> DaemonUnreachable
         return DaemonUnreachableError(Code.ADMIN_UNAUTHORIZED, text)
     known = {str(code): code for code in Code}
     code = known.get(answer.headers.get("Vipmesh-Code", ""), Code.REQUEST_REFUSED)
-    if code in _OF_THE_CHANNEL:
-        return DaemonUnreachableError(code, reason)  # it names the worker that it is about
-    return DaemonUnreachableError(code, f"{listen} refuses the request with status {answer.status}: {reason}")
-
-
-_OF_THE_CHANNEL = frozenset(
-    {
+    if code in (
         Code.CHANNEL_WITHOUT_CERTIFICATE,
         Code.CHANNEL_NO_ADDRESS,
         Code.CHANNEL_TLS,
         Code.CHANNEL_REFUSED,
         Code.CHANNEL_NO_ANSWER,
-    }
-)
-"""Codes of what keeps a worker from asking another one."""
+    ):
+        return DaemonUnreachableError(code, reason)  # it names the worker that it is about
+    return DaemonUnreachableError(code, f"{listen} refuses the request with status {answer.status}: {reason}")
+
+
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
 """Reasons of OpenSSL for a server that does not speak TLS."""
 _OTHER_NAME = frozenset({62, 64})

@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 from mesh.cli.client import AdminClient, DaemonUnreachableError, Reply, path_of
 from mesh.cli.output import complain, printable, report_failure
-from mesh.model.codes import Code
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,6 +36,8 @@ def status(options: argparse.Namespace) -> int:
     if found is None:
         return 0
     if options.name is not None and not found.services and not found.notices:
+        from mesh.model.codes import Code
+
         complain(
             f"no service, endpoint or worker is called {options.name!r}; `vipmesh status` lists all of them, and "
             f"`vipmesh explain {options.name}` says what became of it, or which worker refuses it",
@@ -46,6 +47,8 @@ def status(options: argparse.Namespace) -> int:
     if found.is_in_order:
         return 0
     if options.wait is not None:
+        from mesh.model.codes import Code
+
         complain(
             f"not in order after {options.wait:g} s; see what is wrong above, or wait longer",
             str(Code.STATUS_NOT_IN_ORDER),
@@ -70,6 +73,8 @@ def _wait(
             if not left or not is_wrong:
                 return reply, found
         except DaemonUnreachableError as error:
+            from mesh.model.codes import Code
+
             if not left or error.code is not Code.DAEMON_UNREACHABLE:
                 raise
         time.sleep(min(_PAUSE, left))
@@ -86,6 +91,8 @@ def _ask(daemon: AdminClient, options: argparse.Namespace) -> "tuple[Reply, Stat
     try:
         found = decode_status(reply.body)
     except ValueError as error:
+        from mesh.model.codes import Code
+
         raise DaemonUnreachableError(
             Code.DAEMON_UNREACHABLE,
             f"{daemon.listen} sent no status of vipmesh: {error}; name the [admin] listen of a daemon with --admin",

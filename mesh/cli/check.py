@@ -3,7 +3,6 @@
 import argparse
 import os
 
-from mesh.cli.documents import CheckDocument, ProblemDocument
 from mesh.cli.lint import check_files
 from mesh.cli.output import print_json, printable
 from mesh.cli.settings import load_settings
@@ -32,6 +31,8 @@ def check(options: argparse.Namespace) -> int:
     ]
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     if options.json:
+        from mesh.cli.documents import CheckDocument, ProblemDocument
+
         found = tuple(
             ProblemDocument(p.severity, p.where, p.subject, p.label, p.reason, p.remedy, str(p.code)) for p in problems
         )

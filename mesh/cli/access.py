@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mesh.model.codes import Code
 from mesh.model.errors import CodedText, SettingsError
 from mesh.util.regular_file import read_regular_file
 
@@ -214,4 +213,6 @@ def _settings(options: argparse.Namespace) -> Any:
 
 
 def _refused(subject: str, text: str) -> SettingsError:
+    from mesh.model.codes import Code
+
     return SettingsError([CodedText(f"{subject}: {text}", Code.ADMIN_ACCESS)])

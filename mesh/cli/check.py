@@ -3,12 +3,11 @@
 import argparse
 import os
 
-from mesh.cli.documents import CheckDocument, ProblemDocument
 from mesh.cli.lint import check_files
 from mesh.cli.output import print_json, printable
 from mesh.cli.settings import load_settings
 from mesh.config.name_policy import name_policy
-from mesh.config.settings import secret_files, secrets_in_clear
+from mesh.config.secrets import secret_files, secrets_in_clear
 from mesh.model.problem import Severity
 from mesh.sources.compose.limits import compose_limits
 from mesh.util.regular_file import world_readable
@@ -32,6 +31,8 @@ def check(options: argparse.Namespace) -> int:
     ]
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     if options.json:
+        from mesh.cli.documents import CheckDocument, ProblemDocument
+
         found = tuple(
             ProblemDocument(p.severity, p.where, p.subject, p.label, p.reason, p.remedy, str(p.code)) for p in problems
         )

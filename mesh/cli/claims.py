@@ -41,7 +41,7 @@ def _list(daemon: AdminClient, options: argparse.Namespace) -> int:
         return report_failure(options, [silent.coded])
     answer: dict[str, Any] = json.loads(reply.body)
     if (error := answer.get("error")) is not None:
-        code = reply.headers.get("Vipmesh-Code")
+        code = reply.headers.get("vipmesh-code")
         if options.json:
             print_json(FailureDocument(error, () if code is None else (code,)))
         else:
@@ -75,7 +75,7 @@ def _change(daemon: AdminClient, options: argparse.Namespace, requests: Sequence
             error, code = str(silent), str(silent.code)
             break
         answer = json.loads(reply.body)
-        error, code = answer.get("error"), reply.headers.get("Vipmesh-Code")
+        error, code = answer.get("error"), reply.headers.get("vipmesh-code")
         if error is not None:
             break
         done.append(answer["claim"])

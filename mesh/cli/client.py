@@ -1,20 +1,17 @@
 """A client of the admin API of a running daemon, over its unix socket or TCP."""
 
 import argparse
-import http.client
-import json
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from mesh.cli.access import AdminAccess, find_access, read_token
-from mesh.model.codes import Code
-from mesh.model.credential import CertificateHolder, parse_holder
+from mesh.cli.socket_request import get_over_socket
 from mesh.model.errors import MeshError
 
 if TYPE_CHECKING:
+    import http.client
     import ssl
 
 REQUEST_TIMEOUT = 5.0
@@ -40,8 +37,8 @@ class Reply(NamedTuple):
 
     body: str
     """The body as text."""
-    headers: http.client.HTTPMessage
-    """The headers."""
+    headers: Mapping[str, str]
+    """The headers; their names are in lower case."""
 
 
 class AdminClient:
@@ -67,12 +64,30 @@ class AdminClient:
 
         `timeout` is in seconds. Raises `DaemonUnreachableError`.
         """
+        if given is None and (reply := self._ask_socket(path, timeout, accept)) is not None:
+            return reply
+        import http.client
+
         try:
             return self._ask(path, given, timeout, accept)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._failure(error) from error
 
+    def _ask_socket(self, path: str, timeout: float, accept: str) -> Reply | None:
+        """Return the response to a GET over a unix socket; None if it needs the whole of HTTP."""
+        socket_path = self._access.address.socket_path
+        if socket_path is None:
+            return None
+        try:
+            found = get_over_socket(socket_path, path, accept, timeout, MAX_RESPONSE_BYTES)
+            return None if found is None else Reply(found.body.decode(), found.headers)
+        except (OSError, ValueError) as error:
+            raise self._failure(error) from error
+
     def _ask(self, path: str, given: Mapping[str, str] | None, timeout: float, accept: str) -> Reply:
+        import http.client
+        import json
+
         connection = self._connection(timeout)
         method, body = ("GET", None) if given is None else ("POST", json.dumps(given))
         try:
@@ -85,7 +100,7 @@ class AdminClient:
                 raise http.client.HTTPException(f"the response has more than {MAX_RESPONSE_BYTES} bytes")
             if accept == _JSON and answer.headers.get_content_type() != _JSON:
                 raise http.client.HTTPException("the response is not that of vipmesh")
-            return Reply(received.decode(), answer.headers)
+            return Reply(received.decode(), {name.lower(): text for name, text in answer.headers.items()})
         finally:
             connection.close()
 
@@ -97,6 +112,9 @@ class AdminClient:
         `told` is called with the number of connections left while an endpoint drains, None if they are not counted.
         `timeout` is in seconds. Raises `DaemonUnreachableError`.
         """
+        import http.client
+        import json
+
         connection = self._connection(timeout)
         try:
             headers = {"Accept": f"{_LINES}, {_JSON}", "Content-Type": _JSON, **self._headers}
@@ -122,6 +140,9 @@ class AdminClient:
 
         Raises `DaemonUnreachableError`, also when the daemon ends the stream.
         """
+        import http.client
+        import json
+
         connection = self._connection(STREAM_TIMEOUT)
         name, data = "", ""
         try:
@@ -144,19 +165,26 @@ class AdminClient:
         finally:
             connection.close()
 
-    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+    def _connection(self, timeout: float) -> "http.client.HTTPConnection":
+        import http.client
+
+        from mesh.cli.connections import UnixHttpConnection, WorkerHttpsConnection
+
         address = self._access.address
         if address.socket_path is not None:
-            return _UnixHttpConnection(address.socket_path, timeout)
+            return UnixHttpConnection(address.socket_path, timeout)
         if self._tls is not None and self._access.worker is not None:
-            return _WorkerHttpsConnection(address.host, address.port, timeout, self._tls, self._access.worker)
+            return WorkerHttpsConnection(address.host, address.port, timeout, self._tls, self._access.worker)
         if self._tls is not None:
             return http.client.HTTPSConnection(address.host, address.port, timeout=timeout, context=self._tls)
         return http.client.HTTPConnection(address.host, address.port, timeout=timeout)
 
     def _failure(self, error: Exception) -> DaemonUnreachableError:
         """Return what a failed request means, and what to do about it."""
+        import http.client
         import ssl
+
+        from mesh.model.codes import Code
 
         if isinstance(error, ssl.SSLError):
             return DaemonUnreachableError(Code.ADMIN_TLS, _tls_failure(self._access, error))
@@ -195,6 +223,7 @@ class AdminClient:
                     access.cert, access.key, password=""
                 )  # an encrypted key is refused, not asked about
         except OSError as error:  # SSLError is one
+            from mesh.model.codes import Code
             from mesh.model.errors import CodedText, SettingsError
 
             files = ", ".join(str(file) for file in (access.ca or access.own_cert, access.cert, access.key) if file)
@@ -209,8 +238,13 @@ def path_of(options: argparse.Namespace, what: str) -> str:
     return f"/v1/{what}" if worker is None else f"/v1/workers/{quote(worker, safe='')}/{what}"
 
 
-def _refusal(listen: str, answer: http.client.HTTPResponse) -> DaemonUnreachableError:
+def _refusal(listen: str, answer: "http.client.HTTPResponse") -> DaemonUnreachableError:
     """Return what a response with an error says."""
+    import http.client
+    import json
+
+    from mesh.model.codes import Code
+
     body = answer.read(MAX_REASON * 4)
     try:
         reason = str(json.loads(body)["error"])[:MAX_REASON]
@@ -221,21 +255,17 @@ def _refusal(listen: str, answer: http.client.HTTPResponse) -> DaemonUnreachable
         return DaemonUnreachableError(Code.ADMIN_UNAUTHORIZED, text)
     known = {str(code): code for code in Code}
     code = known.get(answer.headers.get("Vipmesh-Code", ""), Code.REQUEST_REFUSED)
-    if code in _OF_THE_CHANNEL:
-        return DaemonUnreachableError(code, reason)  # it names the worker that it is about
-    return DaemonUnreachableError(code, f"{listen} refuses the request with status {answer.status}: {reason}")
-
-
-_OF_THE_CHANNEL = frozenset(
-    {
+    if code in (
         Code.CHANNEL_WITHOUT_CERTIFICATE,
         Code.CHANNEL_NO_ADDRESS,
         Code.CHANNEL_TLS,
         Code.CHANNEL_REFUSED,
         Code.CHANNEL_NO_ANSWER,
-    }
-)
-"""Codes of what keeps a worker from asking another one."""
+    ):
+        return DaemonUnreachableError(code, reason)  # it names the worker that it is about
+    return DaemonUnreachableError(code, f"{listen} refuses the request with status {answer.status}: {reason}")
+
+
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"})
 """Reasons of OpenSSL for a server that does not speak TLS."""
 _OTHER_NAME = frozenset({62, 64})
@@ -257,7 +287,7 @@ def _cut_off(access: AdminAccess) -> str:
 def _tls_failure(access: AdminAccess, error: "ssl.SSLError") -> str:
     """Return why there is no TLS with a worker, and what to do about it."""
     code, listen, reason = getattr(error, "verify_code", None), access.written, getattr(error, "reason", None)
-    if reason is None:  # what `_WorkerHttpsConnection` raises, too
+    if reason is None:  # what `WorkerHttpsConnection` raises, too
         return f"{listen} is not the worker {access.worker}: {error}; give each worker a certificate of its own name"
     if code in _OTHER_NAME and access.worker is not None:
         return f"the certificate of {listen} does not name the worker {access.worker}; renew it with this name"
@@ -273,41 +303,3 @@ def _tls_failure(access: AdminAccess, error: "ssl.SSLError") -> str:
     if "ALERT" in reason:
         return f"{listen} refuses the certificate {access.cert}: {reason}; use one that its [admin] client_ca signed"
     return f"no TLS with {listen}: {reason}; look at its [admin] cert"
-
-
-class _WorkerHttpsConnection(http.client.HTTPConnection):
-    """HTTP over TLS with a worker whose certificate names it, whatever address it has (RFC 9525)."""
-
-    def __init__(self, host: str, port: int, timeout: float, tls: "ssl.SSLContext", worker: str) -> None:
-        super().__init__(host, port, timeout=timeout)
-        self._context = tls
-        self._worker = worker
-
-    def connect(self) -> None:
-        """Connect, and check the name."""
-        import ssl
-
-        super().connect()
-        sock = self._context.wrap_socket(self.sock, server_hostname=self._worker)
-        # Its DNS names are checked already. It may have further ones, by which hosts are called, so what its URI says
-        # decides if it has one.
-        found = (sock.getpeercert() or {}).get("subjectAltName", ())
-        holder = parse_holder(str(name[1]) for name in found if name[0] == "URI")
-        if holder is not None and holder != CertificateHolder(self._worker, is_worker=True):
-            sock.close()
-            raise ssl.SSLCertVerificationError(1, f"the certificate is that of {holder.uri}")
-        self.sock = sock
-
-
-class _UnixHttpConnection(http.client.HTTPConnection):
-    """HTTP over a unix socket; the standard library supports only TCP."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        """Connect to the path instead of a host."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)

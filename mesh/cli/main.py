@@ -16,7 +16,8 @@ from mesh.model.errors import SettingsError, leaf_exceptions
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit status. `arguments` is the command line, None for `sys.argv`."""
-    options = build_parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = build_parser(arguments).parse_args(arguments)
     status = 0
     try:
         verb: Callable[[argparse.Namespace], int] = getattr(import_module(f"mesh.cli.{options.of}"), options.verb)

@@ -1,9 +1,18 @@
 """The parser of the command line: verbs and their options. It imports nothing that a verb needs for its work."""
 
 import argparse
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 from mesh import __version__
+
+_Verbs: TypeAlias = "argparse._SubParsersAction[_VerbParser]"  # noqa: SLF001 (argparse has no public name for it)
+_NO_TERMINAL = 80
+"""The columns of a text that goes to no terminal."""
 
 _MAX_WAIT = 86400
 """The most seconds of `--wait`."""
@@ -19,74 +28,117 @@ _AGE_DIGITS = 7
 """The most digits of an age."""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all verbs; each names the module of `mesh.cli` that implements it."""
-    whole = argparse.ArgumentParser(prog="vipmesh", description="The routing mesh for containers without Kubernetes.")
+class _VerbParser(argparse.ArgumentParser):
+    """A parser whose formatters know the width of the terminal without `shutil`, which imports compression.
+
+    argparse makes a formatter for every argument that is added.
+    """
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(formatter_class=_formatter, **how)
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """Return what `shutil.get_terminal_size` returns: COLUMNS, else those of the terminal, else 80."""
+    try:
+        columns = int(os.environ["COLUMNS"])
+    except (KeyError, ValueError):
+        columns = 0
+    if columns > 0:
+        return columns
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or _NO_TERMINAL  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):
+        return _NO_TERMINAL
+
+
+def build_parser(arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser of all verbs; each names the module of `mesh.cli` that implements it.
+
+    If a verb is the first of `arguments`, the parser is for these alone, and has no other verbs than those that are
+    added with it: making them all takes longer than most verbs run.
+    """
+    whole = _VerbParser(prog="vipmesh", description="The routing mesh for containers without Kubernetes.")
     whole.add_argument("--version", action="version", version=f"vipmesh {__version__}")
     whole.add_argument("-v", "--verbose", action="store_true", help="log every operation")
-    verbs = whole.add_subparsers(required=True, metavar="VERB", dest="verb")
+    verbs: _Verbs = whole.add_subparsers(required=True, metavar="VERB", dest="verb")
+    asked = _VERBS.get(arguments[0]) if arguments else None
+    for add in dict.fromkeys(_VERBS.values()) if asked is None else (asked,):
+        add(verbs)
+    return whole
 
+
+def _add_run(verbs: _Verbs) -> None:
     run = verbs.add_parser("run", help="run this worker's daemon in the foreground")
     _config(run, "settings file (default: /etc/vipmesh.toml, if it exists)")
     run.set_defaults(of="run")
 
+
+def _add_ship(verbs: _Verbs) -> None:
     ship = verbs.add_parser("ship", help="collect the logs of this worker's containers that labels ask for")
     _config(ship, "settings file (default: /etc/vipmesh.toml, if it exists)")
     ship.set_defaults(of="ship")
 
+
+def _add_demo(verbs: _Verbs) -> None:
     demo = verbs.add_parser("demo", help="run the example stack on loopback: no root, no kernel support, no server")
     demo.add_argument("file", nargs="?", type=Path, help="your own compose file, with x-endpoints on 127.0.0.0/8")
     demo.set_defaults(of="run")
 
-    _add_support(verbs)
 
+def _add_check(verbs: _Verbs) -> None:
     check = verbs.add_parser("check", help="report every problem of compose files; exit status 1 if there is an error")
     check.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a compose file")
     _config(check, "settings file, for the VIP pool and the cluster domain")
     _json(check)
     check.set_defaults(of="check")
 
+
+def _add_doctor(verbs: _Verbs) -> None:
     doctor = verbs.add_parser("doctor", help="check whether the daemon can run on this host, and show how to fix it")
     _config(doctor, "settings file that the daemon will run with")
     _json(doctor)
     doctor.set_defaults(of="doctor")
 
-    _add_status(verbs)
 
+def _add_top(verbs: _Verbs) -> None:
     top = verbs.add_parser("top", help="show the traffic of each service, updated continuously")
     top.add_argument("--count", type=_count, metavar="N", help="stop after N updates (default: run until interrupted)")
     _asks(top)
     top.set_defaults(of="top")
 
+
+def _add_explain(verbs: _Verbs) -> None:
     explain = verbs.add_parser("explain", help="trace where a request goes, and why other endpoints get no traffic")
     explain.add_argument("asked", metavar="NAME|VIP|PORT|CONTAINER", help="or a URL, an endpoint, or PROJECT/SERVICE")
     _asks(explain, others=True)
     explain.set_defaults(of="status")
 
-    _add_workers(verbs)
-    _add_events(verbs)
 
+def _add_test(verbs: _Verbs) -> None:
     test = verbs.add_parser("test", help="send packets to VIPs and published ports, and show where they are lost")
     test.add_argument("name", nargs="?", metavar="NAME", help="as for `explain` (default: every service)")
     test.add_argument("--wait", type=_seconds, metavar="SECONDS", help="test until every request comes back")
     _asks(test)
     test.set_defaults(of="test")
 
-    _add_stacks(verbs)
-    _add_actions(verbs)
-    _add_claims(verbs)
-    _cluster(verbs.add_parser("cluster", help="prepare what the workers of a cluster share"))
 
+def _add_teardown(verbs: _Verbs) -> None:
     teardown = verbs.add_parser("teardown", help="remove what a stopped daemon left in the kernel, and nothing else")
     _config(teardown, "the daemon's settings file")
     _json(teardown)
     teardown.set_defaults(of="run")
 
-    _add_completion(verbs)
-    return whole
+
+def _add_cluster(verbs: _Verbs) -> None:
+    _cluster(verbs.add_parser("cluster", help="prepare what the workers of a cluster share"))
 
 
-def _cluster(verb: argparse.ArgumentParser) -> None:
+def _cluster(verb: _VerbParser) -> None:
     """Add the verbs of `vipmesh cluster`."""
     verbs = verb.add_subparsers(required=True, metavar="VERB", dest="verb")
     certs = verbs.add_parser("certs", help="make or renew the certificates of workers and operators")
@@ -106,7 +158,7 @@ def _cluster(verb: argparse.ArgumentParser) -> None:
     _add_roles(verbs)
 
 
-def _add_status(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_status(verbs: _Verbs) -> None:
     status = verbs.add_parser("status", help="show the services, endpoints and problems of a running daemon")
     status.add_argument("name", nargs="?", metavar="NAME", help="a service, VIP, endpoint or worker (default: all)")
     status.add_argument("--problems", action="store_true", help="only what is wrong")
@@ -117,7 +169,7 @@ def _add_status(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     status.set_defaults(of="status")
 
 
-def _add_stacks(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_stacks(verbs: _Verbs) -> None:
     deploy = verbs.add_parser("deploy", help="make the engine run what compose files say, without a lost request")
     deploy.add_argument("files", nargs="+", type=Path, metavar="FILE", help="compose files of one project")
     deploy.add_argument("--project", metavar="NAME", help="default: the files' name:, else their directory")
@@ -163,14 +215,14 @@ def _scaling(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def _add_completion(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_completion(verbs: _Verbs) -> None:
     completion = verbs.add_parser("completion", help="print a shell script that completes verbs, options and names")
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     completion.add_argument("--names", nargs=argparse.REMAINDER, metavar="KIND... : WORD...", help=argparse.SUPPRESS)
     completion.set_defaults(of="completion")
 
 
-def _add_support(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_support(verbs: _Verbs) -> None:
     support = verbs.add_parser("support", help="write an archive with what is needed to find a fault, without secrets")
     support.add_argument("--output", type=Path, metavar="FILE", help="default: vipmesh-support-HOST-TIME.tar.gz here")
     support.add_argument("--yes", action="store_true", help="write it without asking")
@@ -178,7 +230,7 @@ def _add_support(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     support.set_defaults(of="support")
 
 
-def _add_events(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_events(verbs: _Verbs) -> None:
     events = verbs.add_parser("events", help="show what happened to a service, endpoint, container or worker")
     events.add_argument("name", nargs="?", metavar="NAME", help="as for `explain` (default: everything)")
     events.add_argument("-f", "--follow", action="store_true", help="go on with new events until interrupted")
@@ -187,7 +239,7 @@ def _add_events(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     events.set_defaults(of="events")
 
 
-def _add_actions(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_actions(verbs: _Verbs) -> None:
     for name, does, what in (
         ("drain", "send no new connections to endpoints, and wait until their last ones have ended", "ENDPOINT"),
         ("maintenance", "drain endpoints and do not probe them, until `undrain`", "ENDPOINT"),
@@ -210,7 +262,7 @@ def _add_actions(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
         verb.set_defaults(of="drain", elsewhere=True)
 
 
-def _add_workers(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_workers(verbs: _Verbs) -> None:
     workers = verbs.add_parser("workers", help="list the workers, or remove one that is not trusted any more")
     _asks(workers)
     workers.set_defaults(of="workers", action="list")
@@ -225,7 +277,7 @@ def _add_workers(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     _asks(remove)
 
 
-def _add_claims(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_claims(verbs: _Verbs) -> None:
     claims = verbs.add_parser("claims", help="list who has which name, port and VIP, free what nobody uses, move names")
     claims.add_argument("action", choices=("list", "free", "move"), help="free CLAIM..., or move NAME PROJECT/SERVICE")
     claims.add_argument("names", nargs="*", metavar="CLAIM", help="a routing name, a port such as tcp/8080, or a VIP")
@@ -233,7 +285,7 @@ def _add_claims(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     claims.set_defaults(of="claims")
 
 
-def _add_roles(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_roles(verbs: _Verbs) -> None:
     roles = verbs.add_parser("roles", help="print the etcdctl lines that give each worker a role of its own")
     roles.add_argument("workers", nargs="*", metavar="WORKER", help="the [node] name of a worker (default: this one)")
     _config(roles, "the daemon's settings file, for the URL of the store")
@@ -313,3 +365,28 @@ def _age(text: str) -> float:
 
 def _json(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+_VERBS: Mapping[str, Callable[[_Verbs], None]] = MappingProxyType(
+    {
+        "run": _add_run,
+        "ship": _add_ship,
+        "demo": _add_demo,
+        "support": _add_support,
+        "check": _add_check,
+        "doctor": _add_doctor,
+        "status": _add_status,
+        "top": _add_top,
+        "explain": _add_explain,
+        "workers": _add_workers,
+        "events": _add_events,
+        "test": _add_test,
+        **dict.fromkeys(("deploy", "undeploy", "ps", "scale", "history"), _add_stacks),
+        **dict.fromkeys(("drain", "maintenance", "undrain", "stop", "weight"), _add_actions),
+        "claims": _add_claims,
+        "cluster": _add_cluster,
+        "teardown": _add_teardown,
+        "completion": _add_completion,
+    }
+)
+"""What adds each verb, in the order of the help."""

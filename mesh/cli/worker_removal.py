@@ -34,7 +34,7 @@ def remove(options: argparse.Namespace) -> int:
         return report_failure(options, [silent.coded])
     answer: dict[str, Any] = json.loads(reply.body)
     if "error" in answer:
-        return report_failure(options, [_refusal(answer["error"], reply.headers.get("Vipmesh-Code"))])
+        return report_failure(options, [_refusal(answer["error"], reply.headers.get("vipmesh-code"))])
     lines = _role_lines(store, worker)
     revoked, failure = _revoke(directory, worker)
     if failure is not None and directory is None and not _DIRECTORY.is_dir():

@@ -5,7 +5,6 @@ Each setting is also an environment variable, `VIPMESH_<SECTION>_<KEY>` (`[sourc
 an error that names the nearest one, never silence. How a single value is read is in `mesh.config.values`.
 """
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -17,11 +16,8 @@ from typing import Any
 
 from mesh.config import etcd_url, values
 from mesh.config.values import Network
-from mesh.model.codes import Code
 from mesh.model.errors import CodedText, SettingsError
-from mesh.model.problem import Problem, Severity
-from mesh.model.service import Address
-from mesh.util.logging.formats import LogFormat
+from mesh.util.logging.log_format import LogFormat
 
 
 class Driver(StrEnum):
@@ -100,7 +96,7 @@ class Settings:
             )
         }
     )
-    node_address: Address | None = field(
+    node_address: str | None = field(
         metadata={
             "node.address": Setting(
                 values.parse_address,
@@ -1056,15 +1052,16 @@ def parse_settings(text: str, environment: Mapping[str, str], *, hostname: str, 
 
     Raises `SettingsError` with every problem found.
     """
-    problems: list[CodedText] = []
     try:
         tree = tomllib.loads(text)
         given = dict(_leaves(tree, ""))
     except (ValueError, RecursionError) as error:  # `TOMLDecodeError` is a `ValueError`
+        from mesh.model.codes import Code
+
         raise SettingsError([CodedText(f"{file}: not TOML: {error}", Code.SETTINGS_FILE_UNUSABLE)]) from error
-    unknown = (*_unknown_tables(tree, ""), *_unknown(given))
-    problems += [CodedText(f"{file}: {text}", Code.UNKNOWN_SETTING) for text in unknown]
-    problems += [CodedText(text, Code.UNKNOWN_SETTING) for text in _unknown_variables(environment)]
+    unknown = [f"{file}: {text}" for text in (*_unknown_tables(tree, ""), *_unknown(given))]
+    unknown += _unknown_variables(environment)
+    refused: list[str] = []
     read: dict[str, Any] = {"node_name": hostname}
     for key, setting in SETTINGS.items():
         variable, example = environment_variable(key), setting.example
@@ -1081,12 +1078,14 @@ def parse_settings(text: str, environment: Mapping[str, str], *, hostname: str, 
         try:
             read[_attribute(key)] = setting.parse(raw)
         except ValueError as error:
-            problems.append(CodedText(f"{where} {error}; write {example}", Code.SETTING_VALUE))
-    if problems:
-        raise SettingsError(problems)
+            refused.append(f"{where} {error}; write {example}")
+    if unknown or refused:
+        from mesh.model.codes import Code
+
+        problems = [CodedText(text, Code.UNKNOWN_SETTING) for text in unknown]
+        raise SettingsError([*problems, *(CodedText(text, Code.SETTING_VALUE) for text in refused)])
     settings = Settings(**read)
-    if contradictions := [CodedText(f"{file}: {text}", code) for text, code in _contradictions(settings)]:
-        raise SettingsError(contradictions)
+    _refuse_contradictions(settings, file)
     return settings
 
 
@@ -1095,113 +1094,54 @@ def environment_variable(key: str) -> str:
     return "VIPMESH_" + key.replace(".", "_").upper()
 
 
-def _contradictions(settings: Settings) -> Iterator[CodedText]:
+def _refuse_contradictions(settings: Settings, file: str) -> None:
+    contradictions, doors = list(_contradictions(settings)), list(_open_doors(settings))
+    if contradictions or doors:
+        from mesh.model.codes import Code
+
+        problems = [CodedText(f"{file}: {text}", Code.SETTINGS_CONTRADICT) for text in contradictions]
+        raise SettingsError([*problems, *(CodedText(f"{file}: {text}", Code.ADMIN_API_UNPROTECTED) for text in doors)])
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
     """Find settings that are valid by themselves and contradict one another."""
     places = [("[dns] upstream", settings.dns_upstream)]
     for domain, servers in settings.dns_forward.items():
         if f".{domain}".endswith(f".{settings.dns_domain}"):
-            yield CodedText(
+            yield (
                 f'[dns.forward] "{domain}": names in the cluster domain {settings.dns_domain} are answered here and '
-                "never forwarded; take it out, or choose another [dns] domain",
-                Code.SETTINGS_CONTRADICT,
+                "never forwarded; take it out, or choose another [dns] domain"
             )
         places.append((f'[dns.forward] "{domain}"', servers))
     for place, servers in places:
         for host, port in set(servers) & set(settings.dns_listen):
-            yield CodedText(
-                f"{place}: {host}:{port} is this name server itself, see [dns] listen; "
-                "write the address of another one",
-                Code.SETTINGS_CONTRADICT,
+            yield (
+                f"{place}: {host}:{port} is this name server itself, see [dns] listen; write the address of another one"
             )
     for allowed in settings.names_allow:
         forwarded = next((d for d in settings.dns_forward if f".{allowed}".endswith(f".{d}")), None)
         if forwarded is not None:
-            yield CodedText(
+            yield (
                 f'[names] allow: names in {allowed} are left to the servers of [dns.forward] "{forwarded}"; '
-                "take one of the two out",
-                Code.SETTINGS_CONTRADICT,
+                "take one of the two out"
             )
-    yield from _open_doors(settings)
 
 
-def _open_doors(settings: Settings) -> Iterator[CodedText]:
-    """Refuse an admin API over TCP that does not authenticate its clients: it can drain and stop containers."""
+def _open_doors(settings: Settings) -> Iterator[str]:
+    """Find an admin API over TCP that does not authenticate its clients: it can drain and stop containers."""
     over_tcp = settings.admin_tcp or (None if settings.admin_listen.startswith("unix:") else settings.admin_listen)
     tokens = [file for file in (settings.admin_token_file, settings.admin_read_token_file) if file is not None]
     if len(tokens) > len(set(tokens)):
         text = "[admin] read_token_file: it is token_file, whose token may do everything; name another file"
-        yield CodedText(text, Code.ADMIN_API_UNPROTECTED)
+        yield text
     if over_tcp and not tokens and settings.admin_client_ca is None:
-        yield CodedText(
+        yield (
             f"[admin] {'tcp' if settings.admin_tcp else 'listen'}: whoever reaches {over_tcp} could drain and stop "
-            "containers; set [admin] token_file, or client_ca and cert, or listen on a unix socket alone",
-            Code.ADMIN_API_UNPROTECTED,
+            "containers; set [admin] token_file, or client_ca and cert, or listen on a unix socket alone"
         )
     if settings.admin_client_ca is not None and settings.admin_cert is None:
         text = "[admin] client_ca: certificates of clients need one of this worker; set [admin] cert"
-        yield CodedText(text, Code.ADMIN_API_UNPROTECTED)
-
-
-@dataclass(frozen=True, slots=True)
-class SettingsWithPassword(Settings):
-    """Settings whose file has a password."""
-
-    file: Path
-    """The settings file."""
-
-
-def secrets_in_clear(settings: Settings) -> tuple[Problem, ...]:
-    """Return a problem for each secret that crosses the network without TLS; empty if none does."""
-    problems = []
-    if settings.store_password is not None and settings.store_url.startswith("etcd://"):
-        hosts = [values.parse_url_host(member) for member in etcd_url.parse_etcd_url(settings.store_url).members]
-        if not all(map(values.is_loopback, hosts)):
-            problems.append(
-                Problem(
-                    Code.SECRET_IN_CLEAR,
-                    Severity.WARNING,
-                    "[store] password",
-                    "it crosses the network unencrypted, since the URL is etcd://",
-                    "give etcd certificates and write etcds:// in [store] url, with [store] ca",
-                )
-            )
-    tokens = settings.admin_token_file or settings.admin_read_token_file
-    for key, listen in (("tcp", settings.admin_tcp), ("listen", settings.admin_listen)):
-        if tokens and listen and not listen.startswith("unix:") and settings.admin_cert is None:
-            host, _ = values.parse_socket_address(listen)
-            if not values.is_loopback(host):
-                problems.append(
-                    Problem(
-                        Code.SECRET_IN_CLEAR,
-                        Severity.WARNING,
-                        f"[admin] {key}",
-                        f"clients send their token to {listen} unencrypted",
-                        "set [admin] cert and key, or listen on 127.0.0.1 and let ssh forward the port",
-                    )
-                )
-    return tuple(problems)
-
-
-def secret_files(settings: Settings) -> Mapping[Path, Problem]:
-    """Return the files that hold a secret, each with the problem if every user of the host may read it."""
-    files = {
-        "it has the password of etcd": settings.file if isinstance(settings, SettingsWithPassword) else None,
-        "it has the token that may do everything": settings.admin_token_file,
-        "it has the token that may read": settings.admin_read_token_file,
-        "it has the private key of the admin API": settings.admin_key or settings.admin_cert,
-        "it has the private key for etcd": settings.store_key or settings.store_cert,
-    }
-    return {
-        file: Problem(
-            Code.SECRET_READABLE,
-            Severity.WARNING,
-            f"file {file}",
-            f"{holds}, and every user of this host may read it",
-            f"run `chmod o-rwx {file}`",
-        )
-        for holds, file in files.items()
-        if file is not None
-    }
+        yield text
 
 
 # ------------------------------------------------------------------------------------------------- unknown keys
@@ -1241,6 +1181,8 @@ def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
 
 
 def _nearest(word: str, words: list[str], shown: Callable[[str], str]) -> str:
+    import difflib  # what is right needs none
+
     near = difflib.get_close_matches(word, words, n=1, cutoff=0)
     return f"did you mean {shown(near[0])}?"
 

@@ -15,7 +15,6 @@ from typing import TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from mesh.config import etcd_url
-from mesh.model.service import Address
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -69,7 +68,7 @@ def parse_name_domains(raw: object) -> tuple[str, ...]:
     return domains
 
 
-def parse_address(raw: object) -> Address:
+def parse_address(raw: object) -> str:
     """Parse an address; the result is in canonical form."""
     return str(ipaddress.ip_address(parse_text(raw)))
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from mesh.config.settings import EndpointAddress, Settings, secret_files, secrets_in_clear
+from mesh.config.secrets import secret_files, secrets_in_clear
+from mesh.config.settings import EndpointAddress, Settings
 from mesh.host.host_problems import HostNeeds
 from mesh.model.service import Name, Transport
 

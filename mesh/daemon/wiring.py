@@ -26,7 +26,8 @@ from mesh.cluster.claim_actions import ClaimActions
 from mesh.cluster.records.encode import build_view, own_prefixes
 from mesh.cluster.worker_removal import WorkerRemoval
 from mesh.config.name_policy import name_policy
-from mesh.config.settings import Driver, PrivateAnswers, Settings, secret_files
+from mesh.config.secrets import secret_files
+from mesh.config.settings import Driver, PrivateAnswers, Settings
 from mesh.control.arrival_watcher import PassiveSources
 from mesh.control.assembly import ControlLoop, LoopParts, control_loop
 from mesh.control.cluster_follower import PeerDirectory

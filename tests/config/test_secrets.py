@@ -8,7 +8,8 @@ import pytest
 
 from mesh.cli.main import main
 from mesh.cli.settings import load_settings
-from mesh.config.settings import Settings, parse_settings, secret_files, secrets_in_clear
+from mesh.config.secrets import secret_files, secrets_in_clear
+from mesh.config.settings import Settings, parse_settings
 from mesh.daemon.host_needs import host_needs
 from mesh.host.fact_reader import HostFactReader
 from mesh.host.host_problems import host_problems

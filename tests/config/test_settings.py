@@ -18,7 +18,7 @@ from mesh.config.settings import (
     parse_settings,
 )
 from mesh.model.errors import SettingsError
-from mesh.util.logging.formats import LogFormat
+from mesh.util.logging.log_format import LogFormat
 from tests.docs import settings as reference
 
 

@@ -72,7 +72,7 @@ from mesh.store import StoreSnapshot
 from mesh.store.cached import CachedStore
 from mesh.store.sqlite import SqliteStore
 from mesh.testing.store import MemoryCluster, MemoryStore
-from mesh.util.logging.formats import LogFormat
+from mesh.util.logging.log_format import LogFormat
 from meshdns import service_records as dns
 from meshdns.rdata import RecordType, ResourceRecord, encode_name
 from meshdns.server import QueryCounters

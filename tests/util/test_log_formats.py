@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.model.codes import Code
-from mesh.util.logging.formats import LineFormatter, LogFormat, format_logfmt
+from mesh.util.logging.formats import LineFormatter, format_logfmt
 from mesh.util.logging.handler import QueuedLogHandler
+from mesh.util.logging.log_format import LogFormat
 from mesh.util.logging.rate_limit import KINDS, LogRateLimit
 
 AT = datetime(2026, 11, 23, 17, 5, 9, 42_000, UTC).timestamp()

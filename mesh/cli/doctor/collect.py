@@ -24,7 +24,8 @@ from mesh.cluster.cut_off import finding_of
 from mesh.cluster.records.encode import own_prefixes
 from mesh.config import etcd_url
 from mesh.config.labels.parse import parse_labels
-from mesh.config.settings import Driver, Settings, secret_files
+from mesh.config.secrets import secret_files
+from mesh.config.settings import Driver, Settings
 from mesh.daemon.host_needs import host_needs, own_certificates
 from mesh.daemon.open_store import etcd_credentials
 from mesh.daemon.resolver import resolver_address

@@ -9,8 +9,9 @@ import logging
 import traceback
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Any
+
+from mesh.util.logging.log_format import LogFormat
 
 MAX_FRAMES = 30
 """The most frames of a traceback, and of each exception that led to it."""
@@ -20,14 +21,6 @@ _LEAST = 4
 """Minimum characters of a secret that is masked; a shorter one would match parts of ordinary words."""
 _PLAIN = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.:/@+[](),*")
 """Characters that a logfmt value may have without quotes."""
-
-
-class LogFormat(StrEnum):
-    """The format of log lines."""
-
-    TEXT = "text"
-    LOGFMT = "logfmt"
-    JSON = "json"
 
 
 class LineFormatter(logging.Formatter):

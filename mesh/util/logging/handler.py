@@ -18,7 +18,8 @@ from logging.handlers import QueueHandler, QueueListener
 from typing_extensions import override
 
 from mesh.model.codes import Code
-from mesh.util.logging.formats import LineFormatter, LogFormat
+from mesh.util.logging.formats import LineFormatter
+from mesh.util.logging.log_format import LogFormat
 from mesh.util.logging.rate_limit import LogRateLimit
 
 MAX_QUEUED_LINES = 10_000

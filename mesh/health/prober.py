@@ -31,7 +31,6 @@ from mesh.health.state_machine import (
     HealthState,
     HealthTransition,
     Verdict,
-    observe_verdict,
     resume_health,
     suspend_health,
 )
@@ -396,17 +395,13 @@ class Prober:
         due = next_due(watched.due, watched.interval, now)
         if verdict is not None and not verdict.ok and self._is_across_a_gap(watched, now):
             due = now  # the endpoint may have answered in time: repeat the check
-        elif verdict is not None and watched.asked is not None and watched.asked.probe == probe:
+        elif verdict is not None and watched.asks_the_same:
             # A verdict on a probe that has changed since is ignored.
             self.stats.ended(verdict.ok)
             self._figures.verdicts[probe.kind, verdict.ok] += 1
             self._figures.seconds.observe(verdict.duration)
-            stood = watched.standing
-            watched.failed = not verdict.ok
-            watched.slow = not verdict.ok and verdict.duration >= 0.9 * probe.timeout
-            watched.history.add(verdict, now)
-            watched.state, events = observe_verdict(watched.state, verdict, probe, now)
-            if watched.standing != stood:
+            changed, events = watched.observe(verdict, now)
+            if changed:
                 self._stands = None
             for event in events:
                 level = logging.WARNING if watched.state.health is Health.UNHEALTHY else logging.INFO

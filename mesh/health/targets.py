@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from mesh.health.checks.batch import PlainCheck
 from mesh.health.checks.http import RequestTemplate
 from mesh.health.history import CheckHistory
-from mesh.health.state_machine import HealthState, is_held_back
+from mesh.health.state_machine import HealthEvent, HealthState, Verdict, is_held_back, observe_verdict
 from mesh.health.timer_wheel import SLOT_SECONDS
 from mesh.model.probe import Probe
 from mesh.model.service import Address, EndpointKey, Health, same_run
@@ -88,6 +88,24 @@ class TargetState:
         """Seconds between two checks in the present state."""
         probe = self.target.probe
         return probe.starting_interval if self.state.health is Health.STARTING else probe.interval
+
+    @property
+    def asks_the_same(self) -> bool:
+        """Whether the probe is still the one with which the last check started."""
+        # Identity first: to compare the fields of an equal probe takes longer than to judge its answer.
+        return self.asked is self.target or (self.asked is not None and self.asked.probe == self.target.probe)
+
+    def observe(self, verdict: Verdict, now: float) -> tuple[bool, tuple[HealthEvent, ...]]:
+        """Take in a verdict. Return whether `standing` has changed, and the events."""
+        probe, failed = self.target.probe, not verdict.ok
+        self.slow = failed and verdict.duration >= 0.9 * probe.timeout
+        self.history.add(verdict, now)
+        state, events = observe_verdict(self.state, verdict, probe, now)
+        if state is self.state and failed is self.failed:
+            return False, events  # as after nearly every check
+        stood = self.standing
+        self.state, self.failed = state, failed
+        return self.standing != stood, events
 
     @property
     def standing(self) -> tuple[Health, bool, bool]:

@@ -997,6 +997,7 @@ OWN = frozenset(
         "mesh.cluster.records.redaction:MAX_CACHED_RECORDS",
         "mesh.cluster.registration:MAX_CACHED_INSTANCES",
         "mesh.dataplane.ipvs.fast_parse:MAX_CACHED_MESSAGES",
+        "mesh.health.checks.batch:_MAX_CACHED_HEAD",
         "mesh.health.checks.batch:_MAX_CACHED_LINE",
         "mesh.health.checks.batch:_READ_BYTES",
         "mesh.health.checks.command_places:MAX_REMEMBERED",

@@ -142,7 +142,8 @@ class RequestTemplate(NamedTuple):
         """Return the whole request, as `build_request` does."""
         if not self.names_endpoint:
             return self.before
-        return self.before + str(RealKey(address, port)).encode("ascii") + self.after
+        place = str(RealKey(address, port)) if ":" in address else f"{address}:{port}"
+        return self.before + place.encode("ascii") + self.after
 
 
 @lru_cache(1024)

@@ -90,6 +90,7 @@ async def test_a_prober_without_descriptors_keeps_the_health_and_says_what_it_la
         error = OSError(errno.EMFILE, "x")
         with (
             mock.patch.object(socket, "socket", side_effect=error),
+            mock.patch.object(socket, "SocketType", side_effect=error),
             mock.patch.object(asyncio.get_running_loop(), "create_connection", side_effect=error),
         ):
             async with asyncio.TaskGroup() as tasks:

@@ -12,7 +12,7 @@ from meshdns.forwarder import ForwardCounters, Forwarder
 from meshdns.local_address import is_local_address
 from meshdns.packet_cache import ZoneResponder
 from meshdns.rate_limit import ClientRate
-from meshdns.tcp import MAX_CONNECTIONS, DnsTcpServer
+from meshdns.tcp import MAX_CONNECTIONS, DnsTcpServer, ReadyResponses
 from meshdns.udp import BatchUdpServer, PlainUdpServer, serve_udp
 from meshdns.zone import Zone
 
@@ -139,7 +139,11 @@ class NameServer:
         skipped.
         """
         if looked:
-            said = self._counted(_think(self.answers.think, packet, host))
+            try:
+                said = self._counted(self.answers.think(packet, host))
+            except Exception as error:  # noqa: BLE001 -- one query fails
+                bulkhead.caught("a query", error)
+                said = self._counted(_fail(packet))
         else:
             said = self._answer(packet, host, self.answers)
         if said.__class__ is bytes and said[3] & 0xF == Rcode.REFUSED and not self._may_refuse(host):
@@ -166,6 +170,10 @@ class NameServer:
     def answer_tcp(self, packet: bytes, host: str) -> bytes | ForwardQuery | None:
         """Answer a packet from a host; the result is that of `authoritative.answer_query`."""
         return self._answer(packet, host, self._answers_tcp)
+
+    def ready_tcp(self, host: str) -> ReadyResponses:
+        """Return the look-up in the packet cache for TCP, which finds nothing for a host that is not served."""
+        return self._answers_tcp.ready.get if self._allows(host) else _find_nothing
 
     def count(self, answered: int) -> None:
         """Count queries that a transport answered from the packet cache by itself."""
@@ -201,7 +209,12 @@ class NameServer:
     def _answer(self, packet: bytes, host: str, answers: ZoneResponder) -> bytes | ForwardQuery | None:
         if not self._allows(host):
             return self._refuse(packet)
-        return self._counted(_think(answers.ask, packet, host))
+        try:
+            said = answers.ask(packet, host)
+        except Exception as error:  # noqa: BLE001 -- one query fails
+            bulkhead.caught("a query", error)
+            said = _fail(packet)
+        return self._counted(said)
 
     def _counted(self, said: bytes | ForwardQuery | None) -> bytes | ForwardQuery | None:
         if said is None:
@@ -224,14 +237,12 @@ class NameServer:
         return failure_response(packet, Rcode.REFUSED)
 
 
-def _think(
-    answer: Callable[[bytes, str], bytes | ForwardQuery | None], packet: bytes, host: str
-) -> bytes | ForwardQuery | None:
-    """Return the answer to a packet; SERVFAIL if that raises, or None if not even that can be said."""
-    try:
-        return answer(packet, host)
-    except Exception as error:  # noqa: BLE001 -- one query fails
-        bulkhead.caught("a query", error)
+def _find_nothing(_: bytes) -> None:
+    return None
+
+
+def _fail(packet: bytes) -> bytes | None:
+    """Return SERVFAIL for a packet that has raised, or None if not even that can be said."""
     with bulkhead.contain("the failure of a query"):
         return failure_response(packet, Rcode.SERVFAIL) if len(packet) >= 12 and not packet[2] & 0x80 else None
     return None

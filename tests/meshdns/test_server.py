@@ -154,6 +154,44 @@ async def test_clients_outside_the_acl_are_refused() -> None:
         assert not any(ipaddress.ip_address(address) in network for network in LOCAL_NETWORKS)
 
 
+async def test_an_answer_that_is_ready_over_tcp_is_for_served_clients_alone() -> None:
+    server = NameServer([("127.0.0.1", 0)], ZONE, allowed=[ipaddress.ip_network("127.0.0.1/32")])
+    await server.start()
+    try:
+        question = DNSRecord.question("restserver.local").pack()
+        for client, rcode in (("127.0.0.1", 0), ("127.0.0.1", 0), ("127.0.0.9", 5), ("127.0.0.1", 0)):
+            reader, writer = await asyncio.open_connection(*server.addresses[0], local_addr=(client, 0))
+            writer.write((struct.pack("!H", len(question)) + question) * 2)
+            async with asyncio.timeout(30):
+                for _ in range(2):
+                    (length,) = struct.unpack("!H", await reader.readexactly(2))
+                    said = DNSRecord.parse(await reader.readexactly(length))
+                    assert (said.header.rcode, len(said.rr)) == (rcode, not rcode)
+                    assert said.header.id == DNSRecord.parse(question).header.id
+            writer.close()
+        assert (server.counters.answered, server.counters.refused) == (6, 2)
+    finally:
+        await server.stop()
+
+
+async def test_a_zone_that_changes_is_in_the_next_answer_of_an_open_connection() -> None:
+    server = NameServer([("127.0.0.1", 0)], ZONE)
+    await server.start()
+    reader, writer = await asyncio.open_connection(*server.addresses[0])
+    try:
+        question = DNSRecord.question("restserver.local").pack()
+        for address in ("10.112.0.7", "10.112.0.7", "10.112.0.8", "10.112.0.8", "10.112.0.9"):
+            server.replace(Zone.build({"restserver.local": [address]}))
+            writer.write(struct.pack("!H", len(question)) + question)
+            async with asyncio.timeout(30):
+                (length,) = struct.unpack("!H", await reader.readexactly(2))
+                said = DNSRecord.parse(await reader.readexactly(length))
+            assert [str(record.rdata) for record in said.rr] == [address]
+    finally:
+        writer.close()
+        await server.stop()
+
+
 async def test_a_port_in_use_is_reported_with_a_remedy_and_nothing_stays_bound() -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))

@@ -1,6 +1,7 @@
 """TCP: pipelined queries, and clients that cannot exhaust the server."""
 
 import asyncio
+import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -8,7 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from meshdns.authoritative import DnsQuery, ForwardQuery
-from meshdns.tcp import MAX_PIPELINED, DnsTcpServer
+from meshdns.response_block import encode_block
+from meshdns.tcp import MAX_PIPELINED, DnsTcpServer, ReadyResponses
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -21,6 +23,15 @@ class Served:
         self.under_way = 0
         self.most = 0
         self.asked = 0
+        self.ready: dict[bytes, bytes] = {}
+        self.counted = 0
+
+    def ready_tcp(self, host: str) -> ReadyResponses:
+        assert host.startswith("127.0.0.")
+        return self.ready.get
+
+    def count(self, answered: int) -> None:
+        self.counted += answered
 
     def answer_tcp(self, packet: bytes, host: str) -> bytes | ForwardQuery | None:
         self.asked += 1
@@ -85,6 +96,55 @@ async def test_queries_in_one_segment_are_answered_in_one_write_in_order() -> No
         writer.write(framed(b"a", b"nothing", b"", b"c"))
         async with asyncio.timeout(20):
             assert await reader.readexactly(8) == framed(b"A", b"", b"C")
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 5, 7, 64])
+async def test_a_stream_that_is_cut_anywhere_gets_the_same_answers(piece: int) -> None:
+    served = Served()
+    served.ready[b"known"] = encode_block(b"\0\0ready")
+    packets = [b"a", b"..known", b"nothing", b"", b"far", b"x" * 300, b"#4known", b"c"]
+    stream = framed(*packets * 5)
+    async with serving(served) as port, connected(port) as (reader, writer):
+        served.release.set()
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(0, len(stream), piece):
+            writer.write(stream[at : at + piece])
+            await asyncio.sleep(0)
+        answers = [await answer(reader) for _ in range(5 * 7)]
+    assert [each for each in answers if each != b"FAR"] == [b"A", b"..ready", b"", b"X" * 300, b"#4ready", b"C"] * 5
+    assert answers.count(b"FAR") == 5
+    assert (served.counted, served.asked) == (10, 30)
+
+
+async def test_ready_answers_behind_queries_that_wait_for_a_place() -> None:
+    served = Served()
+    served.ready[b"known"] = encode_block(b"\0\0ready")
+    async with serving(served) as port, connected(port) as (reader, writer):
+        writer.write(framed(*[b"far"] * MAX_PIPELINED, b"..known", b"far", b"!!known"))
+        async with asyncio.timeout(30):
+            while served.under_way < MAX_PIPELINED:
+                await asyncio.sleep(0)
+        assert served.counted == 0, "it waits, so that a client has no more under way than the limit"
+        served.release.set()
+        answers = [await answer(reader) for _ in range(MAX_PIPELINED + 3)]
+    assert [each for each in answers if each != b"FAR"] == [b"..ready", b"!!ready"]
+    assert served.counted == 2
+
+
+async def test_a_client_that_does_not_read_ready_answers_is_not_read_from() -> None:
+    served = Served()
+    served.ready[b"known"] = encode_block(b"\0\0" + bytes(1200))
+    questions = 50_000
+    async with serving(served, idle=0.5) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        writer.write(framed(*[b"..known"] * questions))
+        async with asyncio.timeout(30):
+            with pytest.raises(ConnectionError):
+                await ask_on(writer)
+        assert served.counted < questions / 2, "1.2 kB each: it stopped when the kernel took no more"
+        writer.transport.abort()
+        del reader
 
 
 async def test_a_slow_upstream_delays_no_other_answer() -> None:

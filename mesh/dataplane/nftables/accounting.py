@@ -39,7 +39,7 @@ _FRESH = 1.0
 """Seconds for which what was read serves all readers."""
 _AT_ONCE = 500
 """Elements of each set in one transaction, as far as virtual servers are no larger."""
-_LAST_PATIENCE = 2.0
+_UNTIL_CLOSED = 2.0
 """Seconds for which what is under way may be loaded before the data plane is closed."""
 
 T = TypeVar("T")
@@ -69,7 +69,6 @@ class TrafficAccounting:
         """
         self.changing = asyncio.Lock()
         """Held for each transaction, here and by the data plane: each knows which change of the ruleset is whose."""
-        self._version = version
         self._servers = servers
         self._committed = committed
         self._table = CounterTable(version)
@@ -90,12 +89,15 @@ class TrafficAccounting:
         """The failure that was logged last; empty while counting works."""
 
     def note(self, before: Servers, after: Mapping[VirtualKey, VirtualServer | None]) -> None:
-        """Note that virtual servers were changed, and load their counters soon. The caller holds `changing`."""
+        """Note that virtual servers were changed; `load` follows. The caller holds `changing`."""
         self._read = None
         self._programmed += 1
         for key, server in after.items():
             if key in self._due or not is_counted_alike(before.get(key), server):
                 _coalesce(self._due.setdefault(key, []), before.get(key), server)
+
+    def load(self) -> None:
+        """Begin to load the counters of what was changed, beside the caller."""
         if self._due and self._task is None:
             self._task = asyncio.get_running_loop().create_task(
                 bulkhead.run("traffic counters", self._load_due), name="traffic counters"
@@ -122,7 +124,7 @@ class TrafficAccounting:
         """Load what is under way, within bounds, and close the socket; the kernel goes on counting."""
         task = self._task
         if task is not None:
-            await asyncio.wait([task], timeout=_LAST_PATIENCE)
+            await asyncio.wait([task], timeout=_UNTIL_CLOSED)
             task.cancel()
         async with self._counting:
             await self._table.close()
@@ -151,7 +153,7 @@ class TrafficAccounting:
         due, self._due = self._due, {}
         if not due:
             return
-        changes = await compute(len(due) * 10, partial(_changes, self._version, due))
+        changes = await compute(len(due) * 10, partial(_changes, self._table.version, due))
         if self._fixed is not None:
             try:
                 await self._load(changes)
@@ -172,7 +174,7 @@ class TrafficAccounting:
         listing = await self._table.listing()
         servers = await self._servers()
         if not whole:
-            repairs = await compute(len(servers) * 10, partial(repair_changes, self._version, listing, servers))
+            repairs = await compute(len(servers) * 10, partial(repair_changes, self._table.version, listing, servers))
             await self._load(repairs, unless_due=True)
             # Without a repair, the table is known to be whole for as long as no ruleset changes.
             self._verified = None if repairs else generation
@@ -206,9 +208,8 @@ class TrafficAccounting:
         self._fixed = self._verified = None
         if str(error) != self._logged:
             self._logged = str(error)
-            remedy = (
-                f"`nft delete table {'ip6' if self._version == 6 else 'ip'} {COUNTER_TABLE}` lets it be set up anew"
-            )
+            family = "ip6" if self._table.version == 6 else "ip"
+            remedy = f"`nft delete table {family} {COUNTER_TABLE}` lets it be set up anew"
             log.warning(
                 "data plane nftables: traffic is not counted (%s): %s",
                 error,

@@ -32,8 +32,8 @@ class CounterTable:
     """
 
     def __init__(self, version: int) -> None:
-        """`version` is the IP version of the virtual servers."""
-        self._version = version
+        self.version = version
+        """The IP version of the virtual servers."""
         self._socket: NetfilterSocket | None = None
         self._known: dict[bytes, BackendKey | None] = {}
         """What the keys of elements stand for; used in the thread of the socket alone."""
@@ -45,27 +45,27 @@ class CounterTable:
 
     async def frame(self) -> CounterFrame:
         """Return the table without elements; an empty frame if there is no table."""
-        listed = await nft.list_table_frame_json("ip6" if self._version == 6 else "ip", COUNTER_TABLE)
+        listed = await nft.list_table_frame_json("ip6" if self.version == 6 else "ip", COUNTER_TABLE)
         return CounterFrame() if listed is None else parse_frame(listed)
 
     async def set_up(self, found: CounterFrame) -> None:
         """Write the frame; `found` is what is there. Elements stay, unless they are those of another version."""
         # An element cannot be counted in a set of another type, so that those of another version begin again.
-        outdated = [] if found.fits(self._version) else [delete_command(self._version)]
-        await nft.load_script("\n".join([*outdated, *counter_script(self._version)]) + "\n")
+        outdated = [] if found.fits(self.version) else [delete_command(self.version)]
+        await nft.load_script("\n".join([*outdated, *counter_script(self.version)]) + "\n")
 
     async def change(self, changes: Sequence[CounterChange]) -> None:
         """Change elements in one transaction."""
         async with self._asking() as netfilter:
-            await netfilter.commit(partial(batch_request, self._version, changes))
+            await netfilter.commit(partial(batch_request, self.version, changes))
 
     async def listing(self) -> CounterListing:
         """Return the counts of all elements."""
-        parse = partial(parse_elements, self._version, known=self._known)
+        parse = partial(parse_elements, self.version, known=self._known)
         found: dict[str, dict[BackendKey, tuple[int, int]]] = {}
         async with self._asking() as netfilter:
             for name in COUNTER_SETS:
-                found[name] = await netfilter.dump(partial(elements_request, self._version, COUNTER_TABLE, name), parse)
+                found[name] = await netfilter.dump(partial(elements_request, self.version, COUNTER_TABLE, name), parse)
         return CounterListing(found)
 
     async def close(self) -> None:
@@ -79,7 +79,7 @@ class CounterTable:
         """Yield the open socket; close it after an error."""
         try:
             if self._socket is None:
-                self._socket = NetfilterSocket(self._version)
+                self._socket = NetfilterSocket(self.version)
             yield self._socket
         except DataPlaneError as error:
             await self.close()

@@ -124,17 +124,10 @@ class NftablesDataPlane(DataPlane):
 
     @override
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
-        failures: list[OperationFailure] = []
-        run: list[Operation] = []  # operations that share a transaction
-        for operation in operations:
-            # A VIP is not in the ruleset: everything before it must have happened when it is bound or unbound.
-            if isinstance(operation, BindVip | UnbindVip):
-                failures += await self._program(run)
-                run = []
-                failures += await self._move_vip(operation)
-            else:
-                run.append(operation)
-        return failures + await self._program(run)
+        try:
+            return await self._apply(operations)
+        finally:
+            self._accounting.load()  # last, so that nothing of this waits for it
 
     @override
     async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
@@ -179,6 +172,19 @@ class NftablesDataPlane(DataPlane):
         if self._netfilter is not None:
             netfilter, self._netfilter = self._netfilter, None
             await netfilter.close()
+
+    async def _apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
+        failures: list[OperationFailure] = []
+        run: list[Operation] = []  # operations that share a transaction
+        for operation in operations:
+            # A VIP is not in the ruleset: everything before it must have happened when it is bound or unbound.
+            if isinstance(operation, BindVip | UnbindVip):
+                failures += await self._program(run)
+                run = []
+                failures += await self._move_vip(operation)
+            else:
+                run.append(operation)
+        return failures + await self._program(run)
 
     async def _servers(self) -> Mapping[VirtualKey, VirtualServer]:
         """Return the virtual servers that are programmed. Raises `DataPlaneError`."""

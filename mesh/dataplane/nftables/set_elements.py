@@ -28,12 +28,12 @@ _NEW_ELEMENTS, _DELETE_ELEMENTS = 10 << 8 | 12, 10 << 8 | 14  # NFT_MSG_*SETELEM
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11  # NFNL_MSG_BATCH_*
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _F_ACK, _F_DUMP = 0x4, 0x300
-_MOST = 500
+_PER_MESSAGE = 500
 """Elements of one message: an attribute has at most 64 KiB, and an IPv6 element with a counter 100 bytes."""
 _TABLE, _SET, _ELEMENTS, _ELEMENT = 1, 2, 3, 1  # NFTA_SET_ELEM_LIST_*, NFTA_LIST_ELEM
 _KEY, _EXPRESSION, _VALUE, _NAME, _DATA = 1, 7, 1, 1, 2  # NFTA_SET_ELEM_*, NFTA_DATA_VALUE, NFTA_EXPR_*
 _BYTE_COUNT, _PACKET_COUNT = 1, 2  # NFTA_COUNTER_*
-_MOST_KNOWN = 1 << 17
+_KEPT_KEYS = 1 << 17
 """Keys that are kept."""
 _U64 = struct.Struct(">Q")
 _KEYS = {version: struct.Struct(f">{size}sB3xH2x{size}sH2x") for version, size in ((4, 4), (6, 16))}
@@ -55,7 +55,7 @@ def parse_elements(
     and again. Raises `MalformedNetlinkError`.
     """
     known = {} if known is None else known
-    if len(known) > _MOST_KNOWN:
+    if len(known) > _KEPT_KEYS:
         known.clear()
     found: dict[BackendKey, tuple[int, int]] = {}
     for key, packets, size in _elements(bodies):
@@ -106,8 +106,8 @@ def _step(version: int, step: CounterStep) -> Iterator[tuple[int, bytes]]:
     keys = [nest_attributes(_KEY, pack_attribute(_VALUE, _key(version, backend))) for backend in step.backends]
     for name in COUNTER_SETS:
         counter = b"" if step.counts is None else _counter(*step.counts[name])
-        for start in range(0, len(keys), _MOST):
-            listed = b"".join(nest_attributes(_ELEMENT, key + counter) for key in keys[start : start + _MOST])
+        for start in range(0, len(keys), _PER_MESSAGE):
+            listed = b"".join(nest_attributes(_ELEMENT, key + counter) for key in keys[start : start + _PER_MESSAGE])
             yield kind, pack_attribute(_SET, f"{name}\0".encode()) + nest_attributes(_ELEMENTS, listed)
 
 

@@ -201,6 +201,7 @@ class TrafficContract(DataPlaneContract):
     async def behind(self, plane: DataPlane, key: VirtualKey, weights: dict[RealKey, int]) -> None:
         reals = {real: RealServer(weight) for real, weight in weights.items()}
         await self.reach(plane, self.table((key, VirtualServer(real_servers=reals))))
+        await plane.endpoint_traffic()  # nftables begins to count a moment after it programs, or when it is asked
 
     async def test_connections_are_distributed_by_weight(self, plane: DataPlane) -> None:
         a, b = await self.real_server("a"), await self.real_server("b")

@@ -82,6 +82,12 @@ def build_request(kind: int, family: int, sequence: int, body: bytes = b"", flag
     return _HEADER.pack(length, kind, _F_REQUEST | flags, sequence, 0) + _FAMILY_HEADER.pack(family, 0, 0) + body
 
 
+def build_batch_mark(kind: int, subsystem: int, sequence: int) -> bytes:
+    """Return the message that begins or ends a transaction of a subsystem of netfilter (linux/nfnetlink.h)."""
+    body = bytes(2) + subsystem.to_bytes(2, "big")  # nfgenmsg: no family, the subsystem as the resource
+    return _HEADER.pack(_HEADER.size + len(body), kind, _F_REQUEST, sequence, 0) + body
+
+
 def list_all_request(family: int, sequence: int) -> bytes:
     """Build the request to list all entries."""
     return build_request(_GET, family, sequence, flags=_F_DUMP)

@@ -10,6 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -24,7 +25,8 @@ from mesh.model.table import VirtualKey
 T = TypeVar("T")
 
 _NETLINK_NETFILTER = 12  # linux/netlink.h
-_SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33  # asm-generic/socket.h
+_SEND_BUFFER = 8 << 20
 _RECEIVE_BUFFER = 4 << 20
 _DATAGRAM = 1 << 17
 _PATIENCE = 10.0
@@ -59,6 +61,9 @@ class NetfilterSocket:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
         except PermissionError:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        # A transaction is one datagram.
+        with suppress(PermissionError):
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
         self._socket.settimeout(_PATIENCE)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="netfilter")
 
@@ -102,6 +107,13 @@ class NetfilterSocket:
         Raises `DataPlaneError`.
         """
         return await self._in_thread(lambda: parse(self._dump(ask)))
+
+    async def commit(self, build: Callable[[int], bytes]) -> None:
+        """Run a transaction; `build` returns it for a sequence number, and its last message asks to be acknowledged.
+
+        Raises `DataPlaneError`; then nothing has changed.
+        """
+        await self._in_thread(lambda: self._commit(build))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Run a function in the socket's thread; its errors become `DataPlaneError` with a remedy."""
@@ -185,6 +197,15 @@ class NetfilterSocket:
             if not interrupted:
                 return bodies
         raise InterruptedError(errno.EINTR, "the list keeps changing")
+
+    def _commit(self, build: Callable[[int], bytes]) -> None:
+        sequence = self._next()
+        self._socket.send(build(sequence))
+        for answer in self._answers():
+            if answer.sequence == sequence and isinstance(answer, NetlinkAck):
+                if answer.error:
+                    raise OSError(answer.error, os.strerror(answer.error))
+                return
 
     def _forget(self, entries: Sequence[ConntrackEntry]) -> None:
         for start in range(0, len(entries), _BATCH):

@@ -44,7 +44,6 @@ from mesh.dataplane.nftables.parse import (
 )
 from mesh.dataplane.nftables.ruleset import TABLE, Network, base_chains, base_script
 from mesh.dataplane.nftables.service_chain import FOREIGN_VALUE
-from mesh.dataplane.nftables.set_elements import elements_request, parse_elements
 from mesh.dataplane.nftables.traffic_counters import COUNTER_TABLE
 from mesh.dataplane.operations import BindVip, Operation, UnbindVip
 from mesh.model.codes import Code
@@ -96,7 +95,7 @@ class NftablesDataPlane(DataPlane):
         self._pool = pool
         self._interface = interface
         self._base = base_chains(pool.version)
-        self._accounting = TrafficAccounting(pool.version, self._counted)
+        self._accounting = TrafficAccounting(pool.version, self._servers, self._note_transaction)
         self._netfilter: NetfilterSocket | None = None
         self._generation: int | None = None
         """The number of the ruleset that `_seen` describes; None if the ruleset changed while it was read."""
@@ -125,17 +124,10 @@ class NftablesDataPlane(DataPlane):
 
     @override
     async def apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
-        failures: list[OperationFailure] = []
-        run: list[Operation] = []  # operations that share a transaction
-        for operation in operations:
-            # A VIP is not in the ruleset: everything before it must have happened when it is bound or unbound.
-            if isinstance(operation, BindVip | UnbindVip):
-                failures += await self._program(run)
-                run = []
-                failures += await self._move_vip(operation)
-            else:
-                run.append(operation)
-        return failures + await self._program(run)
+        try:
+            return await self._apply(operations)
+        finally:
+            self._accounting.load()  # last, so that nothing of this waits for it
 
     @override
     async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
@@ -154,22 +146,17 @@ class NftablesDataPlane(DataPlane):
 
     @override
     async def traffic(self) -> Mapping[VirtualKey, TrafficCounters]:
-        """Return what the kernel has counted at a table of its own; empty if it cannot count."""
-        listing, servers = await self._accounting.read(self._servers)
-        if listing is None:
-            return {}
-        totals = listing.totals()
-        return {key: totals.get(key, TrafficCounters()) for key in servers}
+        """Return what the kernel has counted at a table of its own, at most a second ago; empty if it cannot count."""
+        return (await self._accounting.traffic()).servers
 
     @override
     async def endpoint_traffic(self) -> Mapping[BackendKey, TrafficCounters]:
-        """Return what the kernel has counted at a table of its own; empty if it cannot count."""
-        listing, servers = await self._accounting.read(self._servers)
-        if listing is None:
-            return {}
-        return {
-            (key, real): listing.traffic((key, real)) for key, server in servers.items() for real in server.real_servers
-        }
+        """Return what the kernel has counted at a table of its own, at most a second ago; empty if it cannot count."""
+        return (await self._accounting.traffic()).endpoints
+
+    async def counted(self) -> None:
+        """Wait until all that is programmed is counted, if the host can count; then `traffic` returns fresh counts."""
+        await self._accounting.counted()
 
     @override
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:
@@ -177,22 +164,37 @@ class NftablesDataPlane(DataPlane):
 
     @override
     async def close(self) -> None:
-        """Close the socket; the kernel keeps forwarding."""
+        """Close the sockets; the kernel keeps forwarding."""
+        await self._accounting.close()
+        await self._close_netfilter()
+
+    async def _close_netfilter(self) -> None:
         if self._netfilter is not None:
             netfilter, self._netfilter = self._netfilter, None
             await netfilter.close()
 
-    async def _counted(self, name: str) -> Mapping[BackendKey, tuple[int, int]]:
-        """Return packets and bytes of each element of a set of the table that counts. Raises `DataPlaneError`."""
-        version = self._pool.version
-        async with self._asking() as netfilter:
-            return await netfilter.dump(
-                partial(elements_request, version, COUNTER_TABLE, name), partial(parse_elements, version)
-            )
+    async def _apply(self, operations: Sequence[Operation]) -> Sequence[OperationFailure]:
+        failures: list[OperationFailure] = []
+        run: list[Operation] = []  # operations that share a transaction
+        for operation in operations:
+            # A VIP is not in the ruleset: everything before it must have happened when it is bound or unbound.
+            if isinstance(operation, BindVip | UnbindVip):
+                failures += await self._program(run)
+                run = []
+                failures += await self._move_vip(operation)
+            else:
+                run.append(operation)
+        return failures + await self._program(run)
 
     async def _servers(self) -> Mapping[VirtualKey, VirtualServer]:
         """Return the virtual servers that are programmed. Raises `DataPlaneError`."""
         return (await self._state()).servers
+
+    def _note_transaction(self, before: int, after: int) -> None:
+        """Note a transaction of the table that counts, between two numbers of the ruleset: it leaves ours as it is."""
+        # If others have changed the ruleset meanwhile, the number is larger.
+        if self._generation == before and after == before + 1:
+            self._generation = after
 
     async def _state(self, *, whole: bool = False) -> RulesetState:
         """Return what is programmed; `whole` insists on what nft lists."""
@@ -204,13 +206,12 @@ class NftablesDataPlane(DataPlane):
                 listed = await nft.list_table_json(self._base.family, TABLE)
             except nft.NftError as error:
                 raise DataPlaneError(error.code, str(error)) from error
-            understand = partial(self._understand, listed, self._seen)
-            self._seen = await asyncio.to_thread(understand)
+            seen = await asyncio.to_thread(partial(self._understand, listed, self._seen))
             # If the ruleset changed during the listing, the listing is consistent but may be outdated already: without
             # a generation, the next call lists again.
-            self._generation = generation if await netfilter.generation() == generation else None
-            self._listed = True
-            return self._seen
+            now = await netfilter.generation()
+            self._seen, self._listed, self._generation = seen, True, generation if now == generation else None
+            return seen
 
     def _understand(self, listed: str | None, before: RulesetState) -> RulesetState:
         """Parse a listing; None for no table. Raises `DataPlaneError`."""
@@ -227,15 +228,15 @@ class NftablesDataPlane(DataPlane):
         if not operations:
             return []
         async with self._accounting.changing:
-            await self._accounting.start()
             before = await self._state()
             prepare = partial(self._prepare, before, operations)
             wanted, parts = prepare() if len(operations) <= _FEW else await asyncio.to_thread(prepare)
             self._tell(operation for index, operation in enumerate(operations) if index not in wanted.refused)
-            counted = self._accounting.commands(before.servers, wanted.after)
-            reasons = await self._commit(before, parts, counted)
+            reasons = await self._commit(before, parts)
             if parts and not reasons:
                 await self._follow(before, wanted)
+            done = {key: after for key, after in wanted.after.items() if key not in reasons}
+            self._accounting.note(before.servers, done)
         await self._forget_strays(
             key
             for key, after in wanted.after.items()
@@ -264,22 +265,14 @@ class NftablesDataPlane(DataPlane):
         parts = {key: server_commands(self._base, before, key, after) for key, after in wanted.after.items()}
         return wanted, {key: lines for key, lines in parts.items() if lines}
 
-    async def _commit(
-        self, before: RulesetState, parts: Mapping[VirtualKey, list[str]], counted: Sequence[str]
-    ) -> dict[VirtualKey, CodedText]:
-        """Run the commands; returns why each virtual server failed that did, empty if all succeeded.
-
-        `counted` is what lets them be counted; they are programmed without it if it is refused.
-        """
+    async def _commit(self, before: RulesetState, parts: Mapping[VirtualKey, list[str]]) -> dict[VirtualKey, CodedText]:
+        """Run the commands; returns why each virtual server failed that did, empty if all succeeded."""
         if not parts:
             return {}
         fixed = [] if before.intact else base_script(self._base, before.hooks)
         try:
-            await _load([*counted, *fixed, *(line for lines in parts.values() for line in lines)])
+            await _load([*fixed, *(line for lines in parts.values() for line in lines)])
         except nft.NftError as error:
-            if counted:
-                self._accounting.lose()
-                return await self._commit(before, parts, ())
             # A single part that was refused would be refused again.
             if len(parts) == 1 and before.intact:
                 return dict.fromkeys(parts, error.coded)
@@ -349,7 +342,7 @@ class NftablesDataPlane(DataPlane):
         try:
             yield self._netfilter
         except DataPlaneError:
-            await self.close()
+            await self._close_netfilter()
             raise
 
 

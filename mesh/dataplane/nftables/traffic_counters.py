@@ -23,11 +23,10 @@ servers, so that the counts of the virtual server are the sum of its elements.
 """
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mesh.dataplane.drain import BackendKey
-from mesh.dataplane.nftables.ruleset import map_element
 from mesh.dataplane.nftables.service_chain import FOREIGN_VALUE
 from mesh.model.table import RealKey, TrafficCounters, VirtualKey, VirtualServer
 
@@ -55,10 +54,14 @@ class CounterListing:
 
     def totals(self) -> Mapping[VirtualKey, TrafficCounters]:
         """Return the traffic of each virtual server that has elements, former real servers included."""
-        found: dict[VirtualKey, TrafficCounters] = {}
-        for backend in self.backends():
-            found[backend[0]] = found.get(backend[0], TrafficCounters()) + self.traffic(backend)
-        return found
+        found: dict[VirtualKey, list[int]] = {}
+        for name, place in ((_OPENED, 1), (_RECEIVED, 1), (_SENT, 2)):
+            for (key, _), (packets, size) in self.counters.get(name, {}).items():
+                sums = found.setdefault(key, [0, 0, 0])
+                sums[place] += size
+                if name == _OPENED:
+                    sums[0] += packets
+        return {key: TrafficCounters(*sums) for key, sums in found.items()}
 
     def traffic(self, backend: BackendKey) -> TrafficCounters:
         """Return the traffic of a real server; all 0 if it is not listed."""
@@ -101,6 +104,28 @@ class CounterFrame:
     def fits(self, version: int) -> bool:
         """Return whether the sets that are there are ones that we would make; another version makes others."""
         return all(name in COUNTER_SETS and types == _key_types(version) for name, types in self.types.items())
+
+
+@dataclass(frozen=True, slots=True)
+class CounterStep:
+    """Elements that are added to every set, or deleted from it."""
+
+    backends: Sequence[BackendKey]
+    """What the elements stand for."""
+    deleted: bool = False
+    """Whether the elements are deleted. An element that is added and there already keeps its counter."""
+    counts: Mapping[str, tuple[int, int]] | None = None
+    """Packets and bytes that the elements begin with, by set; None for 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class CounterChange:
+    """What has to happen to the elements of one virtual server, all of it or nothing."""
+
+    key: VirtualKey
+    """The virtual server."""
+    steps: tuple[CounterStep, ...]
+    """The steps in order."""
 
 
 def former_real_server(version: int) -> RealKey:
@@ -148,25 +173,22 @@ def delete_command(version: int) -> str:
     return f"delete table {_family(version)} {COUNTER_TABLE}"
 
 
-def count_commands(
+def count_change(
     version: int, key: VirtualKey, before: VirtualServer | None, after: VirtualServer | None
-) -> list[str]:
-    """Return the commands that let the real servers of a virtual server be counted, or no longer if `after` is None.
+) -> CounterChange | None:
+    """Return the change that lets the real servers of a virtual server be counted, or no longer if `after` is None.
 
-    An element that is there already keeps its counter. Elements of real servers that leave stay: their counts are
-    added to those of former real servers by `repair_commands`.
+    None if nothing is to be done. An element that is there already keeps its counter. Elements of real servers that
+    leave stay: their counts are added to those of former real servers by `repair_changes`.
     """
     former = former_real_server(version)
     if after is None:
         reals = [] if before is None else sorted(before.real_servers)
-        # nft refuses to delete an element that is missing, and adding one that is there does nothing.
-        return [
-            line
-            for verb in ("add", "delete")
-            for line in _element_commands(version, verb, [(key, real) for real in (former, *reals)])
-        ]
-    new = [former, *sorted(after.real_servers)] if before is None else sorted(_new_real_servers(before, after))
-    return _element_commands(version, "add", [(key, real) for real in new])
+        steps = _deletion([(key, real) for real in (former, *reals)])
+    else:
+        new = [former, *sorted(after.real_servers)] if before is None else sorted(_new_real_servers(before, after))
+        steps = (CounterStep([(key, real) for real in new]),) if new else ()
+    return CounterChange(key, steps) if steps else None
 
 
 def is_counted_alike(before: VirtualServer | None, after: VirtualServer | None) -> bool:
@@ -174,27 +196,22 @@ def is_counted_alike(before: VirtualServer | None, after: VirtualServer | None) 
     return before is not None and after is not None and not _new_real_servers(before, after)
 
 
-def repair_commands(version: int, listing: CounterListing, servers: Mapping[VirtualKey, VirtualServer]) -> list[str]:
-    """Return the commands that make the elements those of the virtual servers; empty if they are."""
+def repair_changes(
+    version: int, listing: CounterListing, servers: Mapping[VirtualKey, VirtualServer]
+) -> list[CounterChange]:
+    """Return the changes that make the elements those of the virtual servers; empty if they are."""
     former = former_real_server(version)
     wanted = {(key, real) for key, server in servers.items() for real in (former, *server.real_servers)}
-    lines = _element_commands(version, "add", sorted(backend for backend in wanted if listing.lacks(backend)))
-    astray: list[BackendKey] = []
-    gone: dict[VirtualKey, list[BackendKey]] = {}
-    for backend in sorted(listing.backends() - wanted):
-        server = servers.get(backend[0])
+    missing = _by_server(backend for backend in wanted if listing.lacks(backend))
+    changes = [CounterChange(key, (CounterStep(backends),)) for key, backends in missing.items()]
+    for key, backends in _by_server(listing.backends() - wanted).items():
+        server = servers.get(key)
         if server is None:
-            astray.append(backend)
+            changes.append(CounterChange(key, _deletion(backends)))
         elif server.persistence != FOREIGN_VALUE:  # then its real servers are not known before it is repaired
-            gone.setdefault(backend[0], []).append(backend)
-    for key, backends in gone.items():
-        astray += [*backends, (key, former)]
-    lines += _element_commands(version, "add", astray) + _element_commands(version, "delete", astray)
-    for key, backends in gone.items():
-        for name, (packets, size) in listing.former(version, key, backends).items():
-            element = f"{_element((key, former))} counter packets {packets} bytes {size}"
-            lines.append(f"add element {_family(version)} {COUNTER_TABLE} {name} {{ {element} }}")
-    return lines
+            held = CounterStep([(key, former)], counts=listing.former(version, key, backends))
+            changes.append(CounterChange(key, (*_deletion([*backends, (key, former)]), held)))
+    return changes
 
 
 def parse_frame(listed: str) -> CounterFrame:
@@ -220,17 +237,17 @@ def _new_real_servers(before: VirtualServer, after: VirtualServer) -> Collection
     return after.real_servers.keys() - before.real_servers.keys()
 
 
-def _element_commands(version: int, verb: str, backends: Collection[BackendKey]) -> list[str]:
-    """Return a command for each set; none without real servers."""
-    if not backends:
-        return []
-    elements = ", ".join(map(_element, backends))
-    return [f"{verb} element {_family(version)} {COUNTER_TABLE} {name} {{ {elements} }}" for name in COUNTER_SETS]
+def _deletion(backends: Sequence[BackendKey]) -> tuple[CounterStep, ...]:
+    # The kernel refuses to delete an element that is missing, and adding one that is there does nothing.
+    return CounterStep(backends), CounterStep(backends, deleted=True)
 
 
-def _element(backend: BackendKey) -> str:
-    key, real = backend
-    return f"{map_element(key)} . {real.address} . {real.port}"
+def _by_server(backends: Iterable[BackendKey]) -> dict[VirtualKey, list[BackendKey]]:
+    """Return sorted real servers by their virtual server."""
+    found: dict[VirtualKey, list[BackendKey]] = {}
+    for backend in sorted(backends):
+        found.setdefault(backend[0], []).append(backend)
+    return found
 
 
 def _key_types(version: int) -> tuple[str, ...]:

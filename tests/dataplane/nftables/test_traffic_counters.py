@@ -7,16 +7,17 @@ import pytest
 from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.nftables.service_chain import FOREIGN_VALUE
 from mesh.dataplane.nftables.traffic_counters import (
-    COUNTER_SETS,
+    CounterChange,
     CounterFrame,
     CounterListing,
     CounterListingError,
-    count_commands,
+    CounterStep,
+    count_change,
     counter_script,
     former_real_server,
     is_counted_alike,
     parse_frame,
-    repair_commands,
+    repair_changes,
 )
 from mesh.model.service import Transport
 from mesh.model.table import RealKey, RealServer, TrafficCounters, VirtualKey, VirtualServer
@@ -37,8 +38,12 @@ ALL = CounterListing(
 )
 
 
-def commands(verb: str, elements: str) -> list[str]:
-    return [f"{verb} element ip vipmesh_count {name} {{ {elements} }}" for name in COUNTER_SETS]
+def added(*backends: BackendKey, key: VirtualKey = WEB) -> CounterChange:
+    return CounterChange(key, (CounterStep(list(backends)),))
+
+
+def removed(*backends: BackendKey) -> CounterChange:
+    return CounterChange(WEB, (CounterStep(list(backends)), CounterStep(list(backends), deleted=True)))
 
 
 def test_the_first_packets_count_as_received_and_former_endpoints_for_their_service() -> None:
@@ -65,49 +70,40 @@ def test_most_changes_leave_the_elements(
 
 
 def test_a_change_of_one_endpoint_is_one_element() -> None:
-    assert count_commands(4, WEB, SERVING, BOTH) == commands("add", "10.112.0.7 . 6 . 80 . 10.2.0.2 . 80")
-    assert count_commands(4, WEB, BOTH, SERVING) == [], "its counts are kept until they are read"
-
-
-ELEMENT, REST = "10.112.0.7 . 6 . 80 . 10.2.0.1 . 80", "10.112.0.7 . 6 . 80 . 0.0.0.0 . 0"
+    assert count_change(4, WEB, SERVING, BOTH) == added((WEB, TWO))
+    assert count_change(4, WEB, BOTH, SERVING) is None, "its counts are kept until they are read"
 
 
 def test_a_service_is_counted_from_its_beginning_to_its_end() -> None:
-    assert count_commands(4, WEB, None, SERVING) == commands("add", f"{REST}, {ELEMENT}")
-    assert count_commands(4, WEB, SERVING, None) == [
-        *commands("add", f"{REST}, {ELEMENT}"),
-        *commands("delete", f"{REST}, {ELEMENT}"),
-    ]
+    assert count_change(4, WEB, None, SERVING) == added((WEB, FORMER), (WEB, ONE))
+    assert count_change(4, WEB, SERVING, None) == removed((WEB, FORMER), (WEB, ONE))
 
 
 @pytest.mark.parametrize(
     ("found", "servers", "due"),
     [
         pytest.param(ALL, {WEB: SERVING}, [], id="as it must be"),
-        pytest.param(
-            ALL, {WEB: BOTH}, commands("add", "10.112.0.7 . 6 . 80 . 10.2.0.2 . 80"), id="an endpoint is missing"
-        ),
+        pytest.param(ALL, {WEB: BOTH}, [added((WEB, TWO))], id="an endpoint is missing"),
         pytest.param(
             CounterListing({**ALL.counters, "opened": {(WEB, FORMER): (1, 60)}}),
             {WEB: SERVING},
-            commands("add", ELEMENT),
+            [added((WEB, ONE))],
             id="an element of one set is missing",
         ),
-        pytest.param(
-            ALL,
-            {},
-            [*commands("add", f"{REST}, {ELEMENT}"), *commands("delete", f"{REST}, {ELEMENT}")],
-            id="a service is gone",
-        ),
+        pytest.param(ALL, {}, [removed((WEB, FORMER), (WEB, ONE))], id="a service is gone"),
         pytest.param(
             ALL,
             {WEB: VirtualServer()},
             [
-                *commands("add", f"{ELEMENT}, {REST}"),
-                *commands("delete", f"{ELEMENT}, {REST}"),
-                f"add element ip vipmesh_count opened {{ {REST} counter packets 4 bytes 240 }}",
-                f"add element ip vipmesh_count received {{ {REST} counter packets 9 bytes 900 }}",
-                f"add element ip vipmesh_count sent {{ {REST} counter packets 9 bytes 8007 }}",
+                CounterChange(
+                    WEB,
+                    (
+                        *removed((WEB, ONE), (WEB, FORMER)).steps,
+                        CounterStep(
+                            [(WEB, FORMER)], counts={"opened": (4, 240), "received": (9, 900), "sent": (9, 8007)}
+                        ),
+                    ),
+                )
             ],
             id="an endpoint is gone",
         ),
@@ -119,17 +115,13 @@ def test_a_service_is_counted_from_its_beginning_to_its_end() -> None:
         ),
     ],
 )
-def test_repairs(found: CounterListing, servers: dict[VirtualKey, VirtualServer], due: list[str]) -> None:
-    assert repair_commands(4, found, servers) == due
+def test_repairs(found: CounterListing, servers: dict[VirtualKey, VirtualServer], due: list[CounterChange]) -> None:
+    assert repair_changes(4, found, servers) == due
 
 
 def test_every_version_has_its_own_words() -> None:
     assert all(" ip6 vipmesh_count" in line for line in counter_script(6))
     assert not any("ipv4_addr" in line or " ip daddr" in line for line in counter_script(6))
-    key, real = VirtualKey("fd00::7", 80, Transport.TCP), RealKey("fd00::8", 8080)
-    found = count_commands(6, key, None, VirtualServer(real_servers={real: RealServer()}))
-    elements = "fd00::7 . 6 . 80 . :: . 0, fd00::7 . 6 . 80 . fd00::8 . 8080"
-    assert f"add element ip6 vipmesh_count opened {{ {elements} }}" in found
 
 
 def test_the_frame_is_parsed_and_what_nft_does_not_print_is_refused() -> None:

@@ -84,7 +84,7 @@ async def test_a_stack_from_its_first_deploy_to_its_end(swarm_engine: Engine, tm
             resolve = ("--resolve", f"restserver.local:80:{vip.strip()}")
             return await call(*mesh.prefix, "curl", "-s", *resolve, "http://restserver.local/")
 
-        assert await eventually(fetch, lambda answer: answer == (0, "up\n")) == (0, "up\n")
+        await eventually(fetch, lambda answer: answer == (0, "up\n"), 60)
 
         again = json.loads(await vipmesh(mesh, "deploy", "--json", str(file)))
         assert (again["steps"], [each["kind"] for each in again["changes"]]) == ([], ["nothing"])
@@ -99,7 +99,7 @@ async def test_a_stack_from_its_first_deploy_to_its_end(swarm_engine: Engine, tm
             await vipmesh(mesh, "scale", "server=2", "--wait", "120")
             # The three of the old release and one of the new: the engine chooses which, and none ends before its drain.
             for _ in range(4):
-                await mesh.daemon.line(f"is (not )?drained.*: sending {REAL_SIGNAL}", 60)
+                await mesh.daemon.line(f"is (not )?drained.*: sending {REAL_SIGNAL}", 90)
         assert not [line for line in mesh.daemon.output if "is not drained" in line]
         assert outcome.failures == []
         assert outcome.done["short"] > 100

@@ -26,6 +26,8 @@ DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 """The engine that is asked if `[source.docker] socket` is not set."""
 DEFAULT_WAIT = 60.0
 """Seconds without progress after which a deploy gives up."""
+_STATUS_TIMEOUT = 10.0
+"""Seconds that the daemon has for its status: a worker that starts containers is busy."""
 _INTERRUPTED = 130
 """The exit status of what SIGINT has ended: 128 and its number."""
 
@@ -43,7 +45,7 @@ class AdminReadiness:
     async def answers(self) -> Mapping[str, EndpointAnswer]:
         """Return what is known of each endpoint, by the id of its task. Raises `MeshError`."""
         client = AdminClient(self._options)
-        body = (await asyncio.to_thread(client.ask, "/v1/status")).body
+        body = (await asyncio.to_thread(client.ask, "/v1/status", timeout=_STATUS_TIMEOUT)).body
         try:
             status = decode_status(body)
         except ValueError as error:

@@ -49,6 +49,8 @@ class Plan:
     """Real servers whose probes failed: their connections are reset instead of drained. The value is the number of
     services that report the failure.
     """
+    draining: Mapping[RealKey, int] = field(default_factory=PersistentMap, repr=False, compare=False)
+    """Real servers of endpoints that drain, with the number of services that have them."""
     parts: Mapping[str, ServicePlan] = field(default_factory=dict, repr=False, compare=False)
     """The plans of the services, by `Service.owner`."""
     by_name: Mapping[Name, ServicePlan] = field(default_factory=dict, repr=False, compare=False)
@@ -218,7 +220,10 @@ def _with_parts(before: Plan, changed: Mapping[str, ServicePlan | None]) -> Plan
     failed = _counted(
         before.failed, [r for part in gone for r in part.failed], [r for part in new for r in part.failed]
     )
-    return Plan(Table(servers, before.table.vips), names, failed, parts, by_name, count)
+    draining = _counted(
+        before.draining, [r for part in gone for r in part.draining], [r for part in new for r in part.draining]
+    )
+    return Plan(Table(servers, before.table.vips), names, failed, draining, parts, by_name, count)
 
 
 def _counted(before: Mapping[RealKey, int], less: Iterable[RealKey], more: Iterable[RealKey]) -> Mapping[RealKey, int]:

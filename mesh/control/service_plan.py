@@ -11,12 +11,12 @@ A pure function of `ServicePlanInput`, so that a part whose inputs have not chan
 * A published port is a virtual server on each of the worker's own addresses of the VIP's family.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from mesh.model.eligibility import effective_health, published_port, real_key, routed_port
-from mesh.model.service import Address, Endpoint, Health, Name, Service, Transport
+from mesh.model.service import Address, DrainReason, Endpoint, Health, Name, Service, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 
 PublishedPort: TypeAlias = tuple[int, Transport, int]
@@ -55,6 +55,8 @@ class ServicePlan:
     """The virtual servers of its published ports, as on every worker; this worker serves them on each of its addresses.
     """
     failed: frozenset[RealKey]
+    draining: frozenset[RealKey] = frozenset()
+    """Real servers of endpoints that drain: they still answer, and must lose no connection."""
 
     @property
     def served(self) -> Mapping[VirtualKey, VirtualServer]:
@@ -95,12 +97,19 @@ def plan_service(inputs: ServicePlanInput) -> ServicePlan:
             servers[key] = everywhere[key.transport, key.port]
     ports = {(route.transport, route.container_port) for route in service.routes if route.name in names}
     ports |= {(transport, container_port) for _, transport, container_port in _published(inputs)}
-    failed = frozenset(
+    failed = _reals_on(unhealthy, ports)
+    answering = (e for e, _ in endpoints if e.drain not in {None, DrainReason.UNREACHABLE})
+    draining = _reals_on(answering, ports)
+    return ServicePlan(inputs, vip, names, servers, everywhere, failed, draining)
+
+
+def _reals_on(endpoints: Iterable[Endpoint], ports: Set[tuple[Transport, int]]) -> frozenset[RealKey]:
+    """The real servers of endpoints behind these container ports, and behind those that their own labels declare."""
+    return frozenset(
         real_key(endpoint, port, transport)
-        for endpoint in unhealthy
+        for endpoint in endpoints
         for transport, port in (ports if endpoint.declared is None else ports | endpoint.declared.declared)
     )
-    return ServicePlan(inputs, vip, names, servers, everywhere, failed)
 
 
 def virtual_keys(inputs: ServicePlanInput) -> Iterator[tuple[VirtualKey, int]]:

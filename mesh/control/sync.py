@@ -153,6 +153,7 @@ class DataPlaneSync:
             observed,
             desired,
             failed=planned.failed,
+            answering=planned.draining,
             connections=counts,
             since=self.draining,
             now=asyncio.get_running_loop().time(),

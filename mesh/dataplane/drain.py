@@ -5,6 +5,9 @@ weight 0: it gets no new connections, and established ones can finish. It is rem
 its time is up. A VIP whose virtual server is draining stays bound, since packets of its connections still arrive there;
 its name has left the DNS zone before.
 
+Connections are counted before the change that this leads to, and a new one may begin in between. So a real server that
+still answers is removed only if it had weight 0 when they were counted: whoever waits for the drain ends it then.
+
 An endpoint that failed its probes is not drained: its connections hang, and the sooner they are reset the better.
 """
 
@@ -36,6 +39,7 @@ def drain_removed(
     desired: Table,
     *,
     failed: Collection[RealKey],
+    answering: Collection[RealKey] = (),
     connections: Mapping[BackendKey, int],
     since: Mapping[BackendKey, float],
     now: float,
@@ -43,14 +47,21 @@ def drain_removed(
 ) -> DrainResult:
     """Return the desired table plus the real servers that still have to finish.
 
-    `failed` is the real servers that do not answer. `connections` is the number of established connections of each
+    `failed` is the real servers that do not answer, `answering` those of endpoints that are there and drain. Any other
+    one is gone. `connections` is the number of established connections of each
     place where it is known; a place without a known number drains until its time is up. `since` is from the last
     result. `now` and `timeout` are in seconds; `now` is of any monotonic clock.
     """
+
+    def is_idle(place: BackendKey) -> bool:
+        virtual, real = place
+        takes_new = observed.virtual_servers[virtual].real_servers[real].weight > 0
+        return connections.get(place) == 0 and not (takes_new and real in answering)
+
     draining = {
         place: since.get(place, now)
         for place in removed_backends(observed, desired)
-        if place[1] not in failed and connections.get(place) != 0 and now < since.get(place, now) + timeout
+        if place[1] not in failed and not is_idle(place) and now < since.get(place, now) + timeout
     }
     servers = dict(desired.virtual_servers)
     for virtual, real in draining:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +20,7 @@ from mesh.control.reconciler import AUDIT, LOOK_AGAIN
 from mesh.control.snapshot import WorkerFacts
 from mesh.control.weight_requests import WeightRequests
 from mesh.dataplane.diff import diff_tables
+from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.operations import AddRealServer, BindVip, DeleteRealServer, UnbindVip
 from mesh.health.prober import Prober
 from mesh.host import HostError
@@ -515,6 +516,22 @@ class TestTheLoop:
             await bench.passes(2)
             assert bench.plane.table.virtual_servers[key].real_servers == {RealKey("10.2.0.2", 80): RealServer(1)}
 
+    async def test_a_drain_waits_for_a_connection_that_begins_after_its_first_count(self, bench: Bench) -> None:
+        bench.plane = plane = _PlaneWithLateConnection()
+        async with bench.running(), asyncio.TaskGroup() as tasks:
+            bench.source.say([numbered_instance(1), numbered_instance(2)])
+            await bench.passes()
+            (key,) = plane.table.virtual_servers
+            bench.leaving.ask(numbered_instance(1).id)
+            free = tasks.create_task(bench.leaving.until_free(numbered_instance(1).id))
+            await bench.passes(5)
+            assert plane.table.virtual_servers[key].real_servers[RealKey("10.2.0.1", 80)] == RealServer(0)
+            assert not free.done()
+            plane.active.clear()
+            await bench.passes(2)
+            assert plane.table.virtual_servers[key].real_servers == {RealKey("10.2.0.2", 80): RealServer(1)}
+            assert free.done()
+
     async def test_a_removed_service_drains_behind_its_vip_without_its_name_until_the_time_is_up(
         self, bench: Bench
     ) -> None:
@@ -679,6 +696,18 @@ class TestTheLoop:
             (problem,) = status_of(loop).problems
             assert problem.startswith("fake demo/web/10.2.0.1 mesh.routing.scheduler: error: ")
             assert [*bench.real_servers().values()] == [["10.2.0.1:80"]]
+
+
+class _PlaneWithLateConnection(FakeDataPlane):
+    """A new connection begins at each real server that takes one, as soon as connections were counted."""
+
+    @override
+    async def connections(self, only: Collection[VirtualKey] | None = None) -> Mapping[BackendKey, int]:
+        counts = await super().connections(only)
+        for key, real in counts:
+            if self.table.virtual_servers[key].real_servers[real].weight:
+                self.active[key, real] = 1
+        return counts
 
 
 class _Recorder(list[Mapping[Name, Address]]):

@@ -27,8 +27,17 @@ def step(
     *,
     since: dict[BackendKey, float] | None = None,
     failed: tuple[RealKey, ...] = (),
+    answering: tuple[RealKey, ...] = (),
 ) -> DrainResult:
-    return drain_removed(observed, desired, failed=failed, connections=connections or {}, since=since or {}, now=now)
+    return drain_removed(
+        observed,
+        desired,
+        failed=failed,
+        answering=answering,
+        connections=connections or {},
+        since=since or {},
+        now=now,
+    )
 
 
 def test_a_removed_real_server_gets_weight_0_first() -> None:
@@ -53,6 +62,18 @@ def test_a_draining_server_is_removed_with_its_last_connection_or_after_its_time
     drained = step(weighted_table((A, 0), (B, 1)), weighted_table((B, 1)), now, known, since={(KEY, A): 0.0})
     assert (A in drained.table.virtual_servers[KEY].real_servers) is stays
     assert bool(drained.since) is stays
+
+
+def test_a_server_that_answers_is_removed_only_after_a_count_at_weight_0() -> None:
+    # A connection that began after the count would be cut with the removal.
+    none = {(KEY, A): 0}
+    before, after = weighted_table((A, 1), (B, 1)), weighted_table((B, 1))
+    first = step(before, after, 5.0, none, answering=(A,))
+    assert first == DrainResult(weighted_table((B, 1), (A, 0)), {(KEY, A): 5.0})
+    late = step(first.table, after, 6.0, {(KEY, A): 1}, since=dict(first.since), answering=(A,))
+    assert late == first, "a connection has begun in between"
+    assert step(first.table, after, 7.0, none, since=dict(late.since), answering=(A,)) == DrainResult(after, {})
+    assert step(before, after, 5.0, none).table == after, "one that is gone is removed at once"
 
 
 def test_a_failed_real_server_is_removed_at_once() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing_extensions import override
 
 from mesh.model.errors import MeshError, SettingsError
-from mesh.platform.fleet.errors import FleetConflictError
+from mesh.platform.fleet.errors import FleetConflictError, FleetUnavailableError
 from mesh.platform.fleet.protocol import Fleet, FleetService, FleetSpec
 from mesh.platform.stacks.differ import missing_services, prune_steps
 from mesh.platform.stacks.model import Desired, DesiredService, StackCondition
@@ -218,16 +218,25 @@ class StackApplier:
         self._report(step)
 
     async def _until_ended(self, services: Collection[str]) -> int:
-        """Wait until no task of these services runs; return how many still do after the time that is waited."""
+        """Wait until no task of these services runs; return how many still do after the time that is waited.
+
+        Raises `FleetUnavailableError` if the engine does not answer then.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._wait
         while True:
-            left = sum(
-                task.service_id in services and not has_ended(task) and bool(task.container_id)
-                for task in await self._fleet.tasks()
-            )
-            if not left or loop.time() >= deadline:
-                return left
+            is_late = loop.time() >= deadline
+            try:
+                tasks = await self._fleet.tasks()
+            except FleetUnavailableError:
+                if is_late:
+                    raise
+            else:
+                left = sum(
+                    task.service_id in services and not has_ended(task) and bool(task.container_id) for task in tasks
+                )
+                if not left or is_late:
+                    return left
             await asyncio.sleep(_POLL)
 
     def _report(self, step: StackStep) -> None:

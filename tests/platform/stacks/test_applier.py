@@ -202,6 +202,25 @@ async def test_another_project_is_left_alone() -> None:
     assert set(await lab.counts()) == {"other:1"}
 
 
+async def test_a_removal_outlasts_an_engine_that_is_silent_for_a_moment() -> None:
+    lab = make_lab()
+    await lab.deploy(desired_service("web", "web:1", 2))
+
+    def fall_silent(_: str) -> None:
+        lab.fleet.faults.no_quorum = True
+
+    applier = StackApplier(lab.fleet, lab.readiness, DeployAuthor("anna@w1", lab.now), wait=60, tell=fall_silent)
+    work = asyncio.ensure_future(applier.remove("shop"))
+    await asyncio.sleep(20)
+    assert not work.done()
+    lab.fleet.faults.no_quorum = False
+    assert not (await work).failures
+
+    await lab.deploy(desired_service("web", "web:1", 2))
+    with pytest.raises(FleetUnavailableError):
+        await applier.remove("shop")
+
+
 async def test_a_change_by_somebody_else_is_a_conflict() -> None:
     lab = make_lab(after=5)
     work = asyncio.ensure_future(lab.deploy(desired_service("web", "web:1", 2)))

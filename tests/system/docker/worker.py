@@ -94,6 +94,8 @@ class Worker:
                 await process.wait()
 
 
+_STARTED = 120.0
+"""Seconds in which a daemon has its data plane, on a machine that runs twenty busy processes, too."""
 POOLS = {"userspace": "127.113.0.0/16", "nftables": "10.113.0.0/16"}
 """Data plane -> its VIPs: the proxy's are on the namespace's loopback."""
 
@@ -126,7 +128,7 @@ async def worker(
     prefix = ("nsenter", f"--net={engine.namespace.path}")
     try:
         async with vipmesh("run", environment={**clean, **environment}, prefix=prefix) as daemon:
-            await daemon.line(f"data plane {plane}")
+            await daemon.line(f"data plane {plane}", _STARTED)
             yield Worker(engine, admin, daemon, environment)
     finally:
         if plane != "userspace" and teardown:

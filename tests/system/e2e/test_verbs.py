@@ -108,7 +108,7 @@ async def test_invalid_settings(tmp_path: Path) -> None:
 async def test_check(tmp_path: Path) -> None:
     compose = tmp_path / "compose.yaml"
     compose.write_text(
-        "services:\n  web:\n    labels:\n      mesh.routing.port_80: '*.test'\n      mesh.log_store_web: 'stdout'\n"
+        "services:\n  web:\n    labels:\n      mesh.routing.port_80: '*.test'\n      mesh.log.multiline: '^x'\n"
     )
     code, value = await answered("check", str(compose))
     checked = msgspec.convert(value, CheckDocument)

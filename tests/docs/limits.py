@@ -852,6 +852,13 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "VM651",
         ),
         Bound(
+            "an answer over the unix socket without `http.client`: header fields; a line; digits of a length",
+            "{mesh.cli.socket_request:_MAX_HEADERS}; {mesh.cli.socket_request:_MAX_LINE|B}; "
+            "{mesh.cli.socket_request:_LENGTH_DIGITS}",
+            _L,
+            "`http.client` asks again",
+        ),
+        Bound(
             "an answer of the daemon; the reason of a refusal, characters; a token's file",
             "{mesh.cli.client:MAX_RESPONSE_BYTES|B}; {mesh.cli.client:MAX_REASON}; "
             "{mesh.cli.access:MAX_TOKEN_FILE_BYTES|B}",

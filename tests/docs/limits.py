@@ -906,6 +906,12 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "the text is cut",
         ),
         Bound(
+            "the status of the daemon, for verbs that wait for instances",
+            "{mesh.cli.stack_access:_STATUS_TIMEOUT|s}",
+            _L,
+            "it is asked again; before the first step the command ends",
+        ),
+        Bound(
             "deploys that a service remembers; characters of each text of one; of the label that holds them",
             "{mesh.platform.stacks.records:MOST_RECORDS}; {mesh.platform.stacks.records:_MOST_CHARACTERS}; "
             "{mesh.platform.stacks.records:_MOST_LABEL}",

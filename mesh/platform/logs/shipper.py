@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
-from mesh.model.part import DaemonPart
+from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.problem import Problem, Severity
 from mesh.platform.logs.counters import LogCounters
 from mesh.platform.logs.documents import LogDocument
@@ -103,7 +103,7 @@ class LogShipper:
         for id, each in self._logs.items():
             with bulkhead.contain(f"log of {each.target.origin.container}"):
                 self._follow(id, each)
-        self._conditions.found("files", list(self._unreadable.values()))
+        self._conditions.found(ProblemPart.SOURCE, list(self._unreadable.values()))
 
     async def keep_following(self) -> None:
         """Follow rotations until the task is cancelled, also while the store does not answer."""

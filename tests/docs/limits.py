@@ -760,9 +760,15 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
         ),
         Bound(
             "chains of the firewall that lead to one another",
-            "{mesh.host.firewall.direct_access:_DEPTH}",
+            "{mesh.host.firewall.rule_walk:_DEPTH}",
             "fixed: the kernel has the same",
             "the packet counts as not accepted",
+        ),
+        Bound(
+            "problems of its firewall that a worker tells the others; workers whose requests are tried",
+            "{mesh.cluster.worker_directory:MAX_TOLD}; {mesh.host.firewall.peer_access:_MOST_SENDERS}",
+            "fixed: the worker itself has them all; a rule for more senders has a network",
+            "the rest is left out",
         ),
         Bound(
             "connections of clients that are looked at; addresses; time for netfilter",

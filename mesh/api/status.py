@@ -2,18 +2,20 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 
+from mesh.cluster.worker_directory import dropping_worker
 from mesh.control.arrival import Arrivals, describe_network
 from mesh.control.endpoint_totals import endpoint_totals
 from mesh.control.planner import Plan, has_virtual_servers, programmed_reals
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, health_status, utc_time
+from mesh.model.codes import Code
 from mesh.model.eligibility import endpoint_verdict, held_names, real_keys, serves, vip_of
 from mesh.model.errors import CodedText
-from mesh.model.problem import Notices, Severity
+from mesh.model.problem import Notices, Problem, Severity
 from mesh.model.service import Address, EndpointKey, Name, Service, WeightOrigin
 from mesh.model.table import RealKey, Table, TrafficCounters, VirtualKey
 from mesh.model.view import ClusterView
@@ -276,6 +278,18 @@ def _not_arriving(arrivals: Arrivals) -> Mapping[str, tuple[str, ...]]:
     }
 
 
+def _with_drops(rows: tuple[ServiceStatus, ...], problems: Iterable[Problem], own: str) -> tuple[ServiceStatus, ...]:
+    """Return the rows with what firewalls of workers drop, as these workers say."""
+    dropped: dict[str | None, dict[str, None]] = {}
+    for problem in problems:
+        if problem.code is Code.PEERS_DROPPED:
+            text = f"other workers to endpoints on {dropping_worker(problem, own)}"
+            dropped.setdefault(problem.owner, {})[text] = None
+    if not dropped:
+        return rows
+    return tuple(replace(row, not_arriving=(*row.not_arriving, *dropped.get(row.owner, ()))) for row in rows)
+
+
 def worker_rows(
     own: str, rows: Iterable[ServiceStatus], admin: Mapping[str, RealKey] = MappingProxyType({})
 ) -> tuple[WorkerRow, ...]:
@@ -391,6 +405,7 @@ def worker_status(
         )
         live = LiveFigures(observed.programmed, observed.since, connections, traffic)
         found = service_statuses(view, seen, observed.plan, observed.arrivals, live)
+        found = _with_drops(found, observed.all_problems, facts.worker)
     return WorkerStatus(
         version=facts.version,
         worker=facts.worker,

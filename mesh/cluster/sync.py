@@ -12,7 +12,7 @@ written. Records of a worker that is gone are kept for a while, so that others c
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from ipaddress import ip_address
 
@@ -31,6 +31,7 @@ from mesh.cluster.view_overlay import ViewOverlay
 from mesh.cluster.worker_directory import RegisteredWorker
 from mesh.model.claims import ClaimLimits
 from mesh.model.part import DaemonPart
+from mesh.model.problem import Problem
 from mesh.model.service import Address, Endpoint, EndpointKey, Service
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView, HealthReport
@@ -133,9 +134,9 @@ class ClusterSync:
         """The workers that the store has, this one too, by name."""
         return self._retained.registered
 
-    def publish_digest(self, digest: str) -> None:
-        """Tell the other workers the digest of this worker's table."""
-        self._publisher.describe(encode_digest(self._worker, digest))
+    def publish_digest(self, digest: str, told: Sequence[Problem] = ()) -> None:
+        """Tell the other workers the digest of this worker's table, and problems of its firewall that concern them."""
+        self._publisher.describe(encode_digest(self._worker, digest, told))
 
     def encode_offer(self, services: tuple[Service, ...], endpoints: tuple[Endpoint, ...]) -> Mapping[str, bytes]:
         """Return the records of an offer, to be passed to `offer` with it. Pure, so that a thread may do it."""

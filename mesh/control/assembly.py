@@ -106,7 +106,13 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     arrival = ArrivalTracker(partial(conditions.found, ProblemPart.ARRIVAL))
     health_monitor = HealthMonitor(config.worker, parts.prober, config.probe_floor)
 
-    firewall = FirewallRunner(parts.firewall, conditions, AUDIT, partial(_direct_endpoints, cluster, config.worker))
+    firewall = FirewallRunner(
+        parts.firewall,
+        conditions,
+        AUDIT,
+        partial(_direct_endpoints, cluster, config.worker),
+        lambda: frozenset(listener.address for listener in sync.peer_addresses.values()),
+    )
     watched = None
     if parts.facts is not None:
         watched = HostWatcher(parts.facts, cluster.claims, conditions, events.wake.set, lambda: firewall.reads_rules)
@@ -206,7 +212,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
         "host": AddressWatcher(parts.host, cluster, sync.move, network_changed).run,
         "firewall": firewall.run,
         "firewall rules": firewall.watch,
-        "digest": DigestPublisher(snapshots.digest, sync.publish_digest).run,
+        "digest": DigestPublisher(snapshots.digest, sync.publish_digest, snapshots.told).run,
     }
     if parts.endpoint_upkeep is not None:
         watchers["endpoint settings"] = EndpointUpkeepRunner(

@@ -5,13 +5,14 @@ from collections.abc import Callable, Collection, Mapping
 from typing_extensions import override
 
 from mesh.cluster.peer_monitor import PeerSource, Reachability
-from mesh.cluster.worker_directory import RegisteredWorker
+from mesh.cluster.worker_directory import RegisteredWorker, told_problems
 from mesh.control.conditions import LoopConditions
 from mesh.control.context import ClusterState
 from mesh.control.ports import ClusterExchange, PeerMembership
 from mesh.health.monitor import HealthMonitor
 from mesh.model.errors import CodedText
 from mesh.model.part import ProblemPart
+from mesh.model.problem import Problem
 from mesh.model.service import Address, EndpointKey
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
@@ -58,6 +59,10 @@ class PeerDirectory(PeerSource):
         """
         unleased = frozenset(self._membership.unleased)
         return self._membership.registered, unleased, dict(self._reachability.heard)
+
+    def told(self) -> tuple[Problem, ...]:
+        """Return what the other workers tell of their firewalls, about services of their own endpoints."""
+        return told_problems(self._membership.registered, self.view().endpoints, self._worker)
 
     @override
     def view(self) -> ClusterView:

@@ -72,14 +72,17 @@ class FirewallRunner:
         conditions: LoopConditions,
         audit: float,
         direct: Callable[[], frozenset[DirectEndpoint]] = frozenset,
+        senders: Callable[[], frozenset[Address]] = frozenset,
     ) -> None:
         """`firewall` is None if this worker depends on none. `audit`: seconds between two audits. `direct`: returns
-        where other workers reach endpoints of this one; their changes are seen at the next audit or change of rules.
+        where other workers reach endpoints of this one, and `senders` the addresses of those workers; their changes are
+        seen at the next audit or change of rules.
         """
         self.reads_rules = firewall is not None
         """Whether the rules could be read when they were read last; true before the first time."""
         self._firewall = firewall
         self._direct = direct
+        self._senders = senders
         self._conditions = conditions
         self._audit = audit
         self._demand: FirewallDemand | None = None
@@ -125,7 +128,8 @@ class FirewallRunner:
             if self._demand is None:
                 continue
             try:
-                report = await self._firewall.repair(replace(self._demand, direct=self._direct()))
+                demand = replace(self._demand, direct=self._direct(), senders=self._senders())
+                report = await self._firewall.repair(demand)
             except Exception:
                 self._due.set()  # it is due again as soon as this is started again
                 raise

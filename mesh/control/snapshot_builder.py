@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
+from mesh.cluster.worker_directory import MAX_TOLD
 from mesh.control.arrival import Arrivals
 from mesh.control.cluster_follower import PeerDirectory
 from mesh.control.conditions import LoopConditions
@@ -14,7 +15,10 @@ from mesh.control.snapshot import DetailedSnapshot, WorkerFacts, WorkerSnapshot
 from mesh.control.view_tracker import ViewTracker
 from mesh.control.weight_requests import WeightRequests
 from mesh.health.monitor import HealthMonitor
+from mesh.model.codes import Code
 from mesh.model.errors import CodedText
+from mesh.model.part import ProblemPart
+from mesh.model.problem import Problem
 from mesh.model.service import Name
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
@@ -66,7 +70,7 @@ class SnapshotBuilder:
             self._health_monitor.probed(),
             self._health_monitor.judged(view or ClusterView()),
             runner.plan,
-            conditions.current_problems(),
+            self._problems(),
             tuple(failure.coded for failure in conditions.failures),
             {**conditions.frozen, **self._troubles()},
             conditions.repairs,
@@ -82,6 +86,16 @@ class SnapshotBuilder:
             tracker.since,
             runner.held,
         )
+
+    def _problems(self) -> Mapping[str, tuple[Problem, ...]]:
+        """Return the problems of all parts, and what the other workers tell."""
+        found, told = self._conditions.current_problems(), self._peers.told()
+        return {**found, ProblemPart.PEERS: (*found.get(ProblemPart.PEERS, ()), *told)} if told else found
+
+    def told(self) -> tuple[Problem, ...]:
+        """Return the problems that concern the other workers."""
+        found = self._conditions.problems.get(ProblemPart.FIREWALL, ())
+        return tuple(problem for problem in found if problem.code is Code.PEERS_DROPPED and problem.owner)[:MAX_TOLD]
 
     def evidence(self) -> DetailedSnapshot:
         """Take a snapshot with everything that `explain` needs."""

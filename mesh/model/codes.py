@@ -961,6 +961,17 @@ class Code(Enum):
         short-lived container instead.
         """,
     )
+    PEERS_DROPPED = (
+        "VM573",
+        "A firewall drops what other workers send",
+        """
+        A rule of iptables on the worker that runs the endpoint drops the connections that other workers send it. The
+        probes of that worker do not meet the rule, so the endpoint stays healthy, while clients of the other workers
+        get no answer. The message names the rule, since when it is there, and the line that removes it. Each worker
+        judges its own rules as soon as they change and tells the others, whose `vipmesh status` and `vipmesh explain`
+        say it, too. Only what is dropped for certain is reported: [requests that do not arrive](arrival.md).
+        """,
+    )
     HAIRPIN = (
         "VM581",
         "A container that reaches itself",

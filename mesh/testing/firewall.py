@@ -55,11 +55,12 @@ class FakeFirewallPrograms(FirewallPrograms):
         """A message: every edit raises `HostError` with it. None: edits succeed."""
         self.changed = asyncio.Event()
         """Set it for one change that is noticed."""
-        self._rest = rest
+        self.rest = dict(rest)
+        """What iptables-save prints besides; a test may change it."""
 
     @override
     async def read(self, version: int) -> FirewallTexts:
-        saves = {backend: self._save(backend) for backend in self._rest} if version == 4 else {}
+        saves = {backend: self._save(backend) for backend in self.rest} if version == 4 else {}
         return replace(self.texts, saves=saves)
 
     @override
@@ -91,7 +92,7 @@ class FakeFirewallPrograms(FirewallPrograms):
 
     def _save(self, backend: Backend) -> str:
         own = "".join(f"-A {USER_CHAIN} {rule}\n" for rule in self.rules[backend])
-        return f"*filter\n{self._rest[backend]}:{USER_CHAIN} - [0:0]\n-A FORWARD -j {USER_CHAIN}\n{own}COMMIT\n"
+        return f"*filter\n{self.rest[backend]}:{USER_CHAIN} - [0:0]\n-A FORWARD -j {USER_CHAIN}\n{own}COMMIT\n"
 
 
 class FakeFirewall(Firewall):

@@ -69,6 +69,9 @@ BAD = Verdict(False, "refused", 0.002, at=97.0)
 FROM_ELSEWHERE = ArrivalPair(WEB.owner, "elsewhere")
 
 
+DROPPED = Problem(Code.PEERS_DROPPED, Severity.ERROR, "firewall", "the rule drops it", "remove it", owner=WEB.owner)
+
+
 @dataclass(frozen=True)
 class World:
     """What a case changes of a worker where all is well."""
@@ -375,6 +378,20 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         "web.test",
         [("web.test", Cause.NOT_ARRIVING)],
         "  not-arriving: requests from other hosts do not arrive: no answer; `vipmesh status` says since when",
+    ),
+    (
+        "a firewall on another worker that drops what this one sends",
+        World(problems=[replace(DROPPED, subject="worker w2")]),
+        "web.test",
+        [("web.test", Cause.NOT_ARRIVING)],
+        "  not-arriving: worker w2: the rule drops it; remove it\n",
+    ),
+    (
+        "a firewall on this worker that drops what others send",
+        World(problems=[DROPPED]),
+        "web.test",
+        [("web.test", Cause.NOT_ARRIVING)],
+        "  not-arriving: worker w1: the rule drops it; remove it\n",
     ),
     (
         "a VIP in a network of this host",

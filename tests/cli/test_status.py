@@ -150,7 +150,9 @@ def test_what_is_not_in_order_and_what_is_not_there_is_said(
         "vipmesh: not in order after 0 s; see what is wrong above, or wait longer [VM691]\n"
     )
     main(["status", "--admin", admin, "a\x1bb"])
-    assert "is called 'a\\x1bb'; `vipmesh status` lists all of them [VM690]" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "is called 'a\\x1bb'; `vipmesh status` lists all of them, and `vipmesh explain a\\x1bb` says what" in told
+    assert told.endswith("[VM690]\n")
 
 
 def test_the_document_has_what_was_asked_for(scripted: ScriptedDaemon, capsys: pytest.CaptureFixture[str]) -> None:

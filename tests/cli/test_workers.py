@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -12,11 +13,20 @@ from typing_extensions import override
 from mesh.api.workers import WorkerEntry, workers_document
 from mesh.cli.main import main
 from mesh.cluster.records.encode import build_view, encode_daemon, encode_digest, encode_registration
-from mesh.cluster.worker_directory import RegisteredWorker, registered_workers
+from mesh.cluster.worker_directory import (
+    MAX_TOLD,
+    RegisteredWorker,
+    dropping_worker,
+    registered_workers,
+    told_problems,
+)
 from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
+from mesh.model.codes import Code
+from mesh.model.problem import Problem, Severity
 from mesh.model.service import Endpoint
+from mesh.model.validation import MAX_TEXT
 from mesh.store import StoreSnapshot
-from tests.builders import service
+from tests.builders import endpoint, service
 
 FACTS = WorkerFacts("2", "w1", "ipvs", "asked for", store="etcd://10.1.0.1:2379")
 RECORDS = {
@@ -45,6 +55,37 @@ def test_only_records_of_daemons_change_them() -> None:
     changed = {**RECORDS, **encode_digest("w1", "0c")}
     after = registered_workers(StoreSnapshot(2, changed, changed=frozenset({"workers/w1/digest"})), before)
     assert after["w1"].digest == "0c"
+
+
+DROPPED = Problem(Code.PEERS_DROPPED, Severity.ERROR, "firewall", "it drops", "remove it", owner="demo/web")
+
+
+def test_a_worker_tells_what_its_firewall_drops_of_the_services_that_it_runs() -> None:
+    long = replace(DROPPED, reason="x" * 900)
+    foreign = replace(DROPPED, owner="demo/other")
+    records = {**RECORDS, **encode_digest("w1", "0a", [DROPPED, foreign, long])}
+    found = registered_workers(StoreSnapshot(1, records))
+    (told, cut) = told_problems(
+        found, [endpoint("a", worker="w1"), endpoint("b", worker="w3", owner="demo/other")], "w3"
+    )
+    assert told == replace(DROPPED, subject="worker w1")
+    assert len(cut.reason) <= MAX_TEXT
+    assert (dropping_worker(told, "w3"), dropping_worker(DROPPED, "w3")) == ("w1", "w3")
+    assert told_problems(found, [endpoint("a", worker="w1")], "w1") == (), "its own problems are among its problems"
+
+
+@pytest.mark.parametrize(
+    "told", [b"1", b"[1]", b'[{"owner": "o", "reason": "\\u001b", "remedy": "r"}]', b'[{"owner": "o", "reason": ""}]']
+)
+def test_what_is_told_and_cannot_be_used_is_nothing(told: bytes) -> None:
+    value = b'{"v": 1, "digest": "0a", "told": ' + told + b"}"
+    records = {"workers/w1/daemon": b"{}", "workers/w1/digest": value}
+    assert registered_workers(StoreSnapshot(1, records)) == {"w1": RegisteredWorker()}
+
+
+def test_no_more_is_taken_than_a_worker_may_tell() -> None:
+    records = {**RECORDS, **encode_digest("w1", "0a", [DROPPED] * 50)}
+    assert len(registered_workers(StoreSnapshot(1, records))["w1"].told) == MAX_TOLD
 
 
 @pytest.mark.parametrize("value", [b"", b"[]", b"{", b'{"version": 1}', b"[" * 100_000, b'{"version": "a\\u001b"}'])

@@ -773,9 +773,22 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
         ),
         Bound(
             "chains of the firewall that lead to one another",
-            "{mesh.host.firewall.direct_access:_DEPTH}",
+            "{mesh.host.firewall.rule_walk:_DEPTH}",
             "fixed: the kernel has the same",
             "the packet counts as not accepted",
+        ),
+        Bound(
+            "an explanation of another worker, bytes; findings of it that are shown; characters of each",
+            "{mesh.api.http.cluster_explanation:MAX_EXPLANATION_BYTES}; {mesh.api.explain.elsewhere:MAX_FINDINGS}; "
+            "{mesh.api.explain.elsewhere:MAX_TEXT}",
+            "fixed: ask that worker itself for all",
+            "no answer of it; the rest is left out; the text is cut",
+        ),
+        Bound(
+            "problems of its firewall that a worker tells the others; workers whose requests are tried",
+            "{mesh.cluster.worker_directory:MAX_TOLD}; {mesh.host.firewall.peer_access:_MOST_SENDERS}",
+            "fixed: the worker itself has them all; a rule for more senders has a network",
+            "the rest is left out",
         ),
         Bound(
             "connections of clients that are looked at; addresses; time for netfilter",

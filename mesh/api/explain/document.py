@@ -323,7 +323,8 @@ def _way(way: ServiceTrace, notices: Notices) -> Iterator[str]:
     if way.gone:
         yield "  gone:"
         yield from (f"    {reason}" for reason in way.gone)
-    if problems := [problem for problem in notices.problems if problem.owner == way.owner]:
+    shown = {str(problem) for problem in notices.problems if problem.owner == way.owner}.intersection(way.problems)
+    if problems := [problem for problem in notices.problems if str(problem) in shown]:
         yield "  problems:"
         yield from (f"    {problem.coded.line}" for problem in problems)
 
@@ -341,6 +342,8 @@ def _about(endpoint: EndpointStep | None) -> str:
         words.append(f"since {endpoint.since}")
     if endpoint.drained_by:
         words.append(f"drained by {endpoint.drained_by}")
+    if endpoint.serving and any(reason.cause is Cause.NOT_ARRIVING for reason in endpoint.in_spite_of):
+        words.append("requests of other workers do not arrive there; its own probe:")
     if endpoint.serving and endpoint.probe:
         words.append(f"{endpoint.probe}: {endpoint.last_probe}" if endpoint.last_probe else endpoint.probe)
     return "  ".join(words)

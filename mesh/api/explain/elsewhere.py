@@ -177,7 +177,7 @@ def _findings(own: Explanation, answer: PeerExplanation) -> Iterator[Reason]:
 
 def _of_service(way: ServiceTrace, trace: _PeerServiceTrace) -> Iterator[Reason]:
     """Yield what concerns a service on another worker alone: its ports, requests there, and labels that it refuses."""
-    said = {str(reason) for port in way.ports for reason in port.why_not}
+    said = {str(reason) for port in way.ports for reason in port.why_not} | {str(each) for each in way.not_arriving}
     for each in (*trace.not_arriving, *(each for port in trace.ports for each in port.why_not)):
         reason = _reason(each)
         if reason is None or str(reason) in said:

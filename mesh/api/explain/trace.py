@@ -11,6 +11,7 @@ from mesh.api.explain.document import Cause, EndpointStep, NameStep, PortStep, R
 from mesh.api.explain.past import KeptEvents, describe_time, drained_by, gone_endpoints
 from mesh.api.explain.question import TraceScope
 from mesh.api.explain.reasons import describe_last_probe, describe_probe, endpoint_reasons
+from mesh.cluster.worker_directory import dropping_worker
 from mesh.control.arrival import describe_network
 from mesh.control.planner import has_virtual_servers, programmed_reals
 from mesh.control.service_plan import virtual_keys
@@ -28,7 +29,7 @@ from mesh.model.eligibility import (
     takes_traffic,
     vip_of,
 )
-from mesh.model.problem import Severity
+from mesh.model.problem import Problem, Severity
 from mesh.model.service import (
     Address,
     DrainReason,
@@ -49,6 +50,7 @@ _WITHHELD = Reason(
     "the VIP is not bound on this worker: it is in a network of this host",
     "see the problem of [vip] pool in `vipmesh status`",
 )
+_DROPPED = Code.PEERS_DROPPED
 _BY_OPERATORS = frozenset({DrainReason.ASKED, DrainReason.MAINTENANCE})
 _OF_THE_FAMILY = "give the endpoint an address of the VIP's family"
 
@@ -86,8 +88,8 @@ class ServiceTracer:
             ports=ports,
             endpoints=tuple(self._endpoint(service, endpoint, vip) for endpoint in group),
             why_not=why_not,
-            problems=tuple(str(problem) for problem in self._evidence.problems if problem.owner == service.owner),
-            not_arriving=tuple(self._not_arriving(service)),
+            problems=tuple(str(problem) for problem in self._problems(service) if problem.code is not _DROPPED),
+            not_arriving=(*self._not_arriving(service), *self._dropped(service)),
             gone=gone_endpoints(service.owner, self._past, self._view) if place.endpoint is None else (),
         )
 
@@ -97,6 +99,25 @@ class ServiceTracer:
             text = f"requests from {describe_network(pair.network)} do not arrive"
             text = f"{text}: {record.reason}" if record.reason else text
             yield Reason(Cause.NOT_ARRIVING, text, record.remedy or "`vipmesh status` says since when, and what to do")
+
+    def _problems(self, service: Service) -> Iterator[Problem]:
+        return (problem for problem in self._evidence.problems if problem.owner == service.owner)
+
+    def _dropped(self, service: Service) -> Iterator[Reason]:
+        """Yield what the firewalls of workers drop of what other workers send, in the words of these workers."""
+        own = self._evidence.observed.facts.worker
+        for problem in self._problems(service):
+            if problem.code is _DROPPED:
+                worker = dropping_worker(problem, own)
+                yield Reason(Cause.NOT_ARRIVING, f"worker {worker}: {problem.reason}", problem.remedy)
+
+    def _is_behind_drop(self, service: Service, endpoint: Endpoint) -> bool:
+        """Return whether a firewall drops what this worker sends to an endpoint, as the endpoint's own worker says."""
+        own = self._evidence.observed.facts.worker
+        return endpoint.worker != own and any(
+            problem.code is _DROPPED and dropping_worker(problem, own) == endpoint.worker
+            for problem in self._problems(service)
+        )
 
     def _not_listening(self, service: Service, place: TraceScope) -> Iterator[Reason]:
         """Yield the reason if the service has no port in the scope: the ports that it has."""
@@ -301,6 +322,9 @@ class ServiceTracer:
         if vip is not None and not is_same_family(endpoint, vip):
             text = f"it is not of the address family of {vip}, and the kernel cannot translate between the families"
             reasons.append(Reason(Cause.OTHER_FAMILY, text, _OF_THE_FAMILY))
+        if self._is_behind_drop(service, endpoint):
+            text = f"a firewall on {endpoint.worker} drops what other workers send to it"
+            reasons.append(Reason(Cause.NOT_ARRIVING, text, "see the line of that worker"))
         address = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
         return EndpointStep(
             id=endpoint.id,

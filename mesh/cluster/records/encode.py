@@ -14,7 +14,7 @@ problem, never raised as an exception: one broken record must not stop the other
     workers/<worker>/services/<owner>   a `Service`, {"own_probe"}    leased
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
     workers/<worker>/daemon             {"version", "session", "listens", "admin", "data_plane"}  leased; written last
-    workers/<worker>/digest             {"digest"}                    leased; of its table, for operators
+    workers/<worker>/digest             {"digest", "told"}            leased; of its table and firewall, for operators
     health/<worker>/<id>                {"health", "run", "reason"}   leased; by the probes of its own worker
     health/<worker>/<owner>/<id>        {"health", "run", "reason"}   leased; by another prober, for a departed owner
 
@@ -25,7 +25,7 @@ names the headers without their values; the other workers do not run it. `probe`
 which would run it: it has no headers, and any HTTP response is a success.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -48,6 +48,7 @@ from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.model.past_event import bounded_text
 from mesh.model.problem import Problem
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
+from mesh.model.validation import MAX_TEXT
 from mesh.model.view import ClusterView
 
 VERSION = 1
@@ -125,9 +126,19 @@ def encode_daemon(
     return {record_key("workers", worker, "daemon"): msgspec.json.encode({"v": VERSION, **record})}
 
 
-def encode_digest(worker: str, digest: str) -> dict[str, bytes]:
-    """The record with the digest of a worker's table."""
-    return {record_key("workers", worker, "digest"): msgspec.json.encode({"v": VERSION, "digest": digest})}
+def encode_digest(worker: str, digest: str, told: Sequence[Problem] = ()) -> dict[str, bytes]:
+    """The record with the digest of a worker's table. `told`: what other workers are to know of its firewall."""
+    record: dict[str, object] = {"v": VERSION, "digest": digest}
+    if told:
+        record["told"] = [
+            {
+                "owner": each.owner,
+                "reason": bounded_text(each.reason, MAX_TEXT),
+                "remedy": bounded_text(each.remedy, MAX_TEXT),
+            }
+            for each in told
+        ]
+    return {record_key("workers", worker, "digest"): msgspec.json.encode(record)}
 
 
 def encode_verdict(

@@ -9,11 +9,12 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import ip_address, ip_interface
 
 from mesh.host.firewall.advice import iptables_program
-from mesh.host.firewall.facts import FirewallFacts, IptablesFilter, IptablesRule
+from mesh.host.firewall.facts import FirewallFacts
 from mesh.host.firewall.marking import DEFAULT_MARK
+from mesh.host.firewall.rule_walk import ForwardedPacket, RuleWalk
 from mesh.model.codes import Code
 from mesh.model.eligibility import real_key
 from mesh.model.problem import Problem, Severity
@@ -21,15 +22,6 @@ from mesh.model.service import Address, Endpoint, Name, Service, Transport
 
 _LISTED = 4
 """Services that one message names; the others are counted."""
-_DEPTH = 16
-"""Jumps from chain to chain that are followed; beyond, the outcome counts as unknown."""
-_PROTOCOLS = {"tcp": "tcp", "6": "tcp", "udp": "udp", "17": "udp", "all": "", "0": ""}
-_CONTINUING = frozenset(
-    {"", "LOG", "NFLOG", "ULOG", "MARK", "CONNMARK", "TCPMSS", "TRACE", "CT", "NOTRACK", "DSCP", "TOS", "AUDIT"}
-)
-"""Targets after which the next rule is tried."""
-_ENGINE_SETS = re.compile(r"docker-ext-bridges-v[46] dst")
-"""Docker's sets of the networks of its bridges that are not internal."""
 _WITH_GATEWAY_MODES = frozenset({"DOCKER-FORWARD", "DOCKER-BRIDGE"})
 """Chains of engines that know the gateway mode `nat-unprotected`: Docker from 28 on."""
 
@@ -42,6 +34,8 @@ class DirectEndpoint:
     address: Address
     port: int
     transport: Transport
+    owner: str = ""
+    """The `Service.owner` of the service; empty if that does not matter."""
 
 
 class DirectDrop(Enum):
@@ -53,30 +47,11 @@ class DirectDrop(Enum):
     """Because the container does not publish the port, whatever happens before."""
 
 
-class _Holds(Enum):
-    """Whether a condition holds for the packet."""
-
-    NO = 0
-    MAYBE = 1
-    YES = 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Packet:
-    """The first packet of a connection that arrives from another host."""
-
-    endpoint: DirectEndpoint
-    bridge: str
-    """The bridge that it leaves by."""
-    others: frozenset[str]
-    """Bridges of the engine, by which it does not arrive."""
-
-
 def direct_endpoints(services: Iterable[Service], endpoints: Iterable[Endpoint]) -> frozenset[DirectEndpoint]:
     """Return where the virtual servers of these services send their connections for these endpoints."""
     by_owner = {service.owner: service for service in services}
     return frozenset(
-        DirectEndpoint(service.name, *real_key(endpoint, port, transport), transport)
+        DirectEndpoint(service.name, *real_key(endpoint, port, transport), transport, service.owner)
         for endpoint in endpoints
         if (service := by_owner.get(endpoint.owner)) is not None
         for transport, port in service.declared
@@ -88,11 +63,11 @@ def direct_drop(endpoint: DirectEndpoint, bridge: str, facts: FirewallFacts) -> 
     pass.
     """
     engine = facts.open_bridges | facts.internal_bridges | facts.silent_bridges
-    packet = _Packet(endpoint, bridge, engine | {bridge})
-    by_iptables = any(_Walk(table, packet).drops("FORWARD") for table in facts.filters.values())
+    packet = ForwardedPacket(endpoint.address, endpoint.port, endpoint.transport, bridge, engine | {bridge})
+    by_iptables = any(RuleWalk(table, packet).drops("FORWARD") for table in facts.filters.values())
     if by_iptables or _entry_drops(facts.engine_entries.get(bridge, ()), packet):
         return DirectDrop.PORT
-    by_iptables = any(_Walk(table, packet).drops("PREROUTING") for table in facts.raw.values())
+    by_iptables = any(RuleWalk(table, packet).drops("PREROUTING") for table in facts.raw.values())
     if by_iptables or any(_raw_drops(rule, packet) for rule in facts.engine_raw):
         return DirectDrop.ADDRESS
     return None
@@ -107,7 +82,7 @@ def direct_access_problems(
     """
     by_bridge: dict[str, list[tuple[DirectEndpoint, DirectDrop]]] = {}
     for endpoint in sorted(endpoints):
-        bridge = _bridge_of(endpoint.address, facts.networks)
+        bridge = bridge_of(endpoint.address, facts.networks)
         drop = None if bridge is None else direct_drop(endpoint, bridge, facts)
         if bridge is not None and drop is not None:
             by_bridge.setdefault(bridge, []).append((endpoint, drop))
@@ -152,7 +127,7 @@ def _knows_gateway_modes(facts: FirewallFacts) -> bool:
     )
 
 
-def _bridge_of(address: Address, networks: Mapping[str, Collection[str]]) -> str | None:
+def bridge_of(address: Address, networks: Mapping[str, Collection[str]]) -> str | None:
     """Return the bridge whose network has the address; None if there is none, or if it is the host's own."""
     wanted = ip_address(address)
     own = [(bridge, ip_interface(text)) for bridge, texts in networks.items() for text in texts]
@@ -161,171 +136,19 @@ def _bridge_of(address: Address, networks: Mapping[str, Collection[str]]) -> str
     return next((bridge for bridge, interface in own if wanted in interface.network), None)
 
 
-# ------------------------------------------------------------------------------------------------- iptables
-
-
-class _Walk:
-    """Takes a packet through the chains of one table, and collects every verdict that it may get."""
-
-    def __init__(self, table: IptablesFilter, packet: _Packet) -> None:
-        self._table = table
-        self._packet = packet
-        self._known: dict[str, frozenset[str]] = {}
-
-    def drops(self, chain: str) -> bool:
-        """Return whether the packet is dropped for certain by a built-in chain, its policy included."""
-        if chain not in self._table.chains:
-            return False
-        verdicts = self._verdicts(chain, 0)
-        if "" in verdicts:
-            verdicts = verdicts - {""} | {self._table.policies.get(chain, "ACCEPT")}
-        return verdicts == {"DROP"}
-
-    def _verdicts(self, chain: str, depth: int) -> frozenset[str]:
-        """Return what may become of the packet in a chain: `ACCEPT`, `DROP`, or empty for the return to the caller."""
-        if chain not in self._known:
-            if depth > _DEPTH:
-                return frozenset({"ACCEPT", "DROP", ""})
-            self._known[chain] = frozenset(self._walk(self._table.chains[chain], depth))
-        return self._known[chain]
-
-    def _walk(self, rules: Iterable[IptablesRule], depth: int) -> Iterator[str]:
-        for rule in rules:
-            if rule.target in _CONTINUING:
-                continue
-            holds = _holds(rule, self._packet)
-            if holds is _Holds.NO:
-                continue
-            verdicts = self._target(rule, depth)
-            yield from verdicts - {""}
-            if "" in verdicts and (rule.target == "RETURN" or "-g" in rule.words):
-                yield ""
-                if holds is _Holds.YES:
-                    return
-            if holds is _Holds.YES and "" not in verdicts:
-                return
-        yield ""
-
-    def _target(self, rule: IptablesRule, depth: int) -> frozenset[str]:
-        if rule.target in self._table.chains:
-            return self._verdicts(rule.target, depth + 1)
-        if rule.target == "RETURN":
-            return frozenset({""})
-        if rule.target in ("DROP", "REJECT"):
-            return frozenset({"DROP"})
-        # What is not known, such as NFQUEUE, may accept.
-        return frozenset({"ACCEPT"} if rule.target == "ACCEPT" else {"ACCEPT", "DROP", ""})
-
-
-def _holds(rule: IptablesRule, packet: _Packet) -> _Holds:
-    """Return whether a rule's conditions hold for the packet."""
-    found = [_condition(name, values, packet, negated=negated) for name, values, negated in _conditions(rule.words)]
-    return min(found, key=lambda holds: holds.value, default=_Holds.YES)
-
-
-def _conditions(words: Iterable[str]) -> Iterator[tuple[str, tuple[str, ...], bool]]:
-    """Yield the name, the values and the negation of each option before the target."""
-    name, negated, pending = "", False, False
-    values: list[str] = []
-    for word in words:
-        if word == "!":
-            pending = True
-        elif word.startswith("-"):
-            if name:
-                yield name, tuple(values), negated
-            if word in ("-j", "-g"):
-                return
-            name, values, negated, pending = word, [], pending, False
-        else:
-            values.append(word)
-    if name:
-        yield name, tuple(values), negated
-
-
-def _condition(name: str, values: tuple[str, ...], packet: _Packet, *, negated: bool) -> _Holds:
-    if name in ("-m", "--comment"):
-        return _Holds.YES
-    test = _TESTS.get(name)
-    holds = test(" ".join(values), packet) if test is not None and values else None
-    if holds is None:
-        return _Holds.MAYBE
-    return _Holds.YES if holds is not negated else _Holds.NO
-
-
-def _leaves_by(value: str, packet: _Packet) -> bool:
-    return packet.bridge.startswith(value[:-1]) if value.endswith("+") else packet.bridge == value
-
-
-def _arrives_by(value: str, packet: _Packet) -> bool | None:
-    """None: it may be the interface that leads to the other workers."""
-    return False if value == "lo" or value in packet.others else None
-
-
-def _is_for(value: str, packet: _Packet) -> bool | None:
-    try:
-        return ip_address(packet.endpoint.address) in ip_network(value, strict=False)
-    except ValueError:
-        return None
-
-
-def _has_protocol(value: str, packet: _Packet) -> bool:
-    return _PROTOCOLS.get(value, value) in ("", packet.endpoint.transport.value)
-
-
-def _has_port(value: str, packet: _Packet) -> bool | None:
-    """`80`, `80:90` or `80,90:95`."""
-    spans = [part.partition(":") for part in value.split(",")]
-    if not all(low.isdecimal() and (high.isdecimal() or not colon) for low, colon, high in spans):
-        return None
-    return any(int(low) <= packet.endpoint.port <= int(high or low) for low, _, high in spans)
-
-
-def _has_state(value: str, _: _Packet) -> bool:
-    """It begins a connection, which nothing on this host has translated."""
-    return "NEW" in value.split(",")
-
-
-def _has_mark(value: str, _: _Packet) -> bool | None:
-    """Our mark is for what this host has translated."""
-    return False if value == str(DEFAULT_MARK) else None
-
-
-def _is_to_kind(value: str, _: _Packet) -> bool | None:
-    return {"LOCAL": False, "UNICAST": True}.get(value)
-
-
-def _is_in_set(value: str, _: _Packet) -> bool | None:
-    return True if _ENGINE_SETS.fullmatch(value) else None
-
-
-_TESTS = {
-    "-i": _arrives_by,
-    "-o": _leaves_by,
-    "-d": _is_for,
-    "-p": _has_protocol,
-    "--dport": _has_port,
-    "--dports": _has_port,
-    "--ctstate": _has_state,
-    "--state": _has_state,
-    "--mark": _has_mark,
-    "--dst-type": _is_to_kind,
-    "--match-set": _is_in_set,
-}
-
-
 # ---------------------------------------------------------------------------- the engine's nftables table
 
 
-def _raw_drops(rule: str, packet: _Packet) -> bool:
-    address, bridge = re.escape(packet.endpoint.address), re.escape(packet.bridge)
+def _raw_drops(rule: str, packet: ForwardedPacket) -> bool:
+    address, bridge = re.escape(packet.address), re.escape(packet.bridge)
     return re.match(rf'ip6? daddr {address} iifname != "?{bridge}"? .*\bdrop\b', rule) is not None
 
 
-def _entry_drops(rules: Iterable[str], packet: _Packet) -> bool:
+def _entry_drops(rules: Iterable[str], packet: ForwardedPacket) -> bool:
     """Return whether the chain for what enters a bridge drops the packet. The first rule that decides counts."""
-    bridge, endpoint = re.escape(packet.bridge), packet.endpoint
+    bridge = re.escape(packet.bridge)
     decides = rf'(?:iifname != "?{bridge}"? )?(?:counter (?:packets \d+ bytes \d+ )?)?(accept|drop)\b'
-    to_port = rf"ip6? daddr {re.escape(endpoint.address)} {endpoint.transport.value} dport {endpoint.port} .*\baccept\b"
+    to_port = rf"ip6? daddr {re.escape(packet.address)} {packet.transport.value} dport {packet.port} .*\baccept\b"
     others = rf'ct state |iifname "?{bridge}"? |ip6? daddr \S+ \w+ dport \d+ |{_mark_pattern()} '
     for rule in rules:
         decided = re.match(decides, rule)

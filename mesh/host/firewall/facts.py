@@ -175,6 +175,8 @@ class FirewallFacts:
     """The host's own addresses on each bridge, with the length of the prefix: `10.5.0.254/24`."""
     raw: Mapping[Backend, IptablesFilter] = field(default_factory=dict)
     """The table `raw` of each backend that can be read."""
+    nat: Mapping[Backend, IptablesFilter] = field(default_factory=dict)
+    """The table `nat` of each backend that can be read."""
     engine_raw: tuple[str, ...] = ()
     """The rules of the engine's nftables table that drop before routing, without anything else of that chain."""
     engine_entries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -236,6 +238,7 @@ def read_facts(texts: FirewallTexts, version: int) -> FirewallFacts:
         links=texts.links,
         networks=texts.networks,
         raw={backend: parse_table(save, "raw") for backend, save in texts.saves.items()},
+        nat={backend: parse_table(save, "nat") for backend, save in texts.saves.items()},
         engine_raw=tuple(match[0] for body in engine for match in _DROPS_DIRECT.finditer(body)),
         engine_entries={
             bridge: rules for chains in by_chain for (direction, bridge), rules in chains.items() if direction == "in"

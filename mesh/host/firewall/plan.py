@@ -43,7 +43,9 @@ class FirewallDemand:
     needed: bool = False
     """Whether there are services, or connections that still drain."""
     direct: frozenset[DirectEndpoint] = frozenset()
-    """Where other workers reach endpoints of this one at containers' own addresses; empty without other workers."""
+    """Where other workers reach endpoints of this one; empty without other workers."""
+    senders: frozenset[Address] = frozenset()
+    """The addresses of other workers, as far as they are known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,16 @@
 """Opens the firewall of this host, keeps it open, and takes everything of ours back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from mesh.host import HostError
 from mesh.host.firewall.advice import iptables_program
-from mesh.host.firewall.facts import AcceptMark, Backend, FirewallTexts, read_facts
+from mesh.host.firewall.facts import AcceptMark, Backend, FirewallFacts, FirewallTexts, read_facts
 from mesh.host.firewall.isolation import NetworkIsolation
 from mesh.host.firewall.marking import TABLE, MarkingRules, family_of, render_marking
+from mesh.host.firewall.peer_access import PeerDrop, peer_drops
 from mesh.host.firewall.plan import (
     Bridges,
     ChainEdit,
@@ -64,6 +66,8 @@ class FirewallUpkeep:
         """The mark that the engine accepted when its table was there last."""
         self._opened: frozenset[Backend] = frozenset()
         """The backends that had our rule when the last repair ended."""
+        self._dropped: dict[PeerDrop, str] = {}
+        """Since when requests of other workers are dropped, in UTC."""
         self._is_marking: bool | None = None
         """Whether the table was there when the last repair ended; None before the first one."""
 
@@ -114,7 +118,15 @@ class FirewallUpkeep:
         if facts.has_engine_table:
             self._accept_mark = facts.accept_mark
         facts = replace(facts, accept_mark=self._accept_mark)
-        return make_firewall_plan(facts, self._settings, demand, self._bridges, is_marking=bool(self._is_marking))
+        plan = make_firewall_plan(facts, self._settings, demand, self._bridges, is_marking=bool(self._is_marking))
+        return replace(plan, problems=(*plan.problems, *self._drops(facts, demand)))
+
+    def _drops(self, facts: FirewallFacts, demand: FirewallDemand) -> Iterator[Problem]:
+        """Yield what is dropped of what other workers send, each with the time since when."""
+        now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+        self._dropped = {drop: self._dropped.get(drop, now) for drop in peer_drops(facts, demand)}
+        for drop, since in self._dropped.items():
+            yield drop.problem(since, self._version)
 
     async def _mark(self, rules: MarkingRules | None) -> list[tuple[str, bool]]:
         """Load or remove the table; returns a line, and whether it was a repair. Raises `NftError`."""

@@ -204,7 +204,7 @@ def test_endpoints_are_where_virtual_servers_send_to() -> None:
     web, own, unknown = service(), endpoint(), endpoint("b", owner="demo/other")
     assert web.declared
     assert direct_endpoints([web], [own, unknown]) == {
-        DirectEndpoint(web.name, own.address, own.port_for(port, transport), transport)
+        DirectEndpoint(web.name, own.address, own.port_for(port, transport), transport, web.owner)
         for transport, port in web.declared
     }
 

@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 
 from mesh.config.settings import FirewallMode
+from mesh.host.firewall.direct_access import DirectEndpoint
 from mesh.host.firewall.facts import Backend, FirewallTexts
 from mesh.host.firewall.plan import FirewallDemand, FirewallSettings
 from mesh.host.firewall.upkeep import FirewallReport, FirewallUpkeep, remove_opening
 from mesh.model.codes import Code
+from mesh.model.service import Transport
 from mesh.testing.firewall import FakeFirewallPrograms
 from tests.host.firewall.listings import engine_table
 from tests.host.firewall.test_plan import DEMAND, NFTABLES, OURS
@@ -42,6 +44,20 @@ async def test_it_is_opened_kept_and_taken_back(programs: FakeFirewallPrograms) 
     assert programs.rules[Backend.NFT] == ["-j RETURN"]
     assert programs.tables["ip"].text is None
     assert await firewall.repair(FirewallDemand()) == FirewallReport()
+
+
+async def test_what_is_dropped_of_other_workers_is_said_with_the_time_of_the_first_look(
+    programs: FakeFirewallPrograms,
+) -> None:
+    firewall = upkeep(programs)
+    endpoint = DirectEndpoint("web.test", "192.0.2.1", 9000, Transport.TCP, "demo/web")
+    demand = replace(DEMAND, direct=frozenset([endpoint]))
+    assert [problem.code for problem in (await firewall.repair(demand)).problems] == []
+    programs.rest[Backend.NFT] = f"{ENGINE}:INPUT ACCEPT [0:0]\n-A INPUT -p tcp -j DROP\n"
+    first, second = (await firewall.repair(demand)).problems, (await firewall.repair(demand)).problems
+    assert [problem.code for problem in first] == [Code.PEERS_DROPPED]
+    assert first == second, "neither the time nor anything else changes while it lasts"
+    assert (await firewall.repair(DEMAND)).problems == ()
 
 
 async def test_what_was_changed_outside_is_repaired_and_counted(programs: FakeFirewallPrograms) -> None:

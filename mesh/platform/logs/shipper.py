@@ -103,7 +103,7 @@ class LogShipper:
         for id, each in self._logs.items():
             with bulkhead.contain(f"log of {each.target.origin.container}"):
                 self._follow(id, each)
-        self._conditions.found(ProblemPart.SOURCE, list(self._unreadable.values()))
+        self._report()
 
     async def keep_following(self) -> None:
         """Follow rotations until the task is cancelled, also while the store does not answer."""
@@ -183,7 +183,7 @@ class LogShipper:
                     batch.turns[id] = turn
                     batch.documents += turn.documents
                     size += sum(len(document.body) for document in turn.documents)
-        self._report_limits()
+        self._report()
         return batch
 
     def _turn(self, each: FollowedLog, limit: int, read_at: str) -> LogTurn | None:
@@ -246,21 +246,20 @@ class LogShipper:
                 extra=Code.LOG_DOCUMENT_REFUSED.extra,
             )
 
-    def _report_limits(self) -> None:
-        self._conditions.found(
-            "rates",
-            [
-                Problem(
-                    Code.LOG_RATE_LIMITED,
-                    Severity.WARNING,
-                    f"container {each.target.origin.container}",
-                    f"it writes more than {each.target.labels.rate_limit} lines per second, and the others are dropped",
-                    "raise its label log.rate_limit, or let it write less",
-                )
-                for each in self._logs.values()
-                if each.is_limited
-            ],
-        )
+    def _report(self) -> None:
+        """Report the files that cannot be read, and the containers that write too much."""
+        limited = [
+            Problem(
+                Code.LOG_RATE_LIMITED,
+                Severity.WARNING,
+                f"container {each.target.origin.container}",
+                f"it writes more than {each.target.labels.rate_limit} lines per second, and the others are dropped",
+                "raise its label log.rate_limit, or let it write less",
+            )
+            for each in self._logs.values()
+            if each.is_limited
+        ]
+        self._conditions.found(ProblemPart.SOURCE, [*self._unreadable.values(), *limited])
 
     def _close_finished(self) -> None:
         """Forget logs of removed containers that have been read to their end."""

@@ -720,13 +720,6 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "VM676",
         ),
         Bound(
-            "the explanation of a worker that is asked for it; its findings that are shown; characters of each text",
-            "{mesh.api.http.cluster_explanation:MAX_EXPLANATION_BYTES|B}; {mesh.api.explain.elsewhere:MAX_FINDINGS}; "
-            "{mesh.api.explain.elsewhere:MAX_TEXT}",
-            _L,
-            "it counts as no answer, VM676; the others are not shown; the text is cut",
-        ),
-        Bound(
             "workers that are asked at one time; an unused connection to one",
             "{mesh.api.channel.https:MAX_ASKED}; {mesh.api.channel.https:IDLE_TIMEOUT|s}",
             _L,

@@ -34,6 +34,7 @@ from mesh.control.weight_requests import WeightRequests
 from mesh.dataplane import DataPlane
 from mesh.health.monitor import HealthMonitor, HealthProber
 from mesh.host.firewall.direct_access import DirectEndpoint, direct_endpoints
+from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.part import FrozenPart, ProblemPart
 from mesh.model.problem import Problem
@@ -172,7 +173,7 @@ def control_loop(config: WorkerConfig, facts: WorkerFacts, parts: LoopParts, con
     data_plane_sync = DataPlaneSync(
         parts.plane, parts.publish, conditions, stats, audit=AUDIT, drain_timeout=config.drain_timeout
     )
-    holds = ConnectionHolds(parts.holder, config.hold, lambda: bool(sources.frozen()))
+    holds = ConnectionHolds(parts.holder, config.hold, lambda: _is_engine_away(sources.frozen()))
     upkeep = UpkeepRunner(parts.upkeep, firewall, holds, conditions, AUDIT)
     ports = PortGuard(parts.listening, conditions)
     runner = PassRunner(
@@ -239,6 +240,10 @@ def _admin_addresses(sync: ClusterSync, config: WorkerConfig) -> Mapping[str, Re
     """Return where the workers say that their admin APIs are, without addresses that cannot be another worker's."""
     others = {worker: at for worker, at in sync.admin_addresses.items() if sync.admin_refusal(at.address) is None}
     return others if config.admin is None else {**others, config.worker: config.admin}
+
+
+def _is_engine_away(frozen: Mapping[str, CodedText]) -> bool:
+    return any(why.code is Code.ENGINE_UNREACHABLE for why in frozen.values())
 
 
 def _direct_endpoints(cluster: ClusterState, worker: str) -> frozenset[DirectEndpoint]:

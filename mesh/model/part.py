@@ -47,6 +47,16 @@ class FrozenPart(StrEnum):
     """Settings of the host. There may be several: their parts are `host 0`, `host 1`, ..."""
 
 
+class ShipPart(StrEnum):
+    """A part of `vipmesh ship` that waits for something else: it goes on as soon as that answers again."""
+
+    CONTAINERS = "containers"
+    """The container engine."""
+    STORE = "store of logs"
+    STATE = "state"
+    """The disk with the positions."""
+
+
 class DaemonPart(StrEnum):
     """A part of the daemon that handles input: the `part` label of `vipmesh_internal_errors_total`."""
 

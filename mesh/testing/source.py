@@ -28,9 +28,9 @@ class FakeSource(Source):
         self._trouble = None
         self._lists.put_nowait((tuple(sorted(instances, key=lambda i: i.id)), tuple(problems)))
 
-    def fall_silent(self, why: str) -> None:
+    def fall_silent(self, why: str, code: Code = Code.COMPOSE_NOT_YAML) -> None:
         """Report trouble, as a source does that no longer answers; the last list stays in force."""
-        self._trouble = CodedText(why, Code.COMPOSE_NOT_YAML)
+        self._trouble = CodedText(why, code)
 
     def see_in_silence(self, instances: Sequence[Instance]) -> None:
         """Yield these instances as the next list while the source goes on not to answer: what the host shows."""

@@ -34,11 +34,13 @@ class Host:
     def held(self) -> dict[str, int]:
         return {str(key): seconds for key, seconds in self.holder.held.items()}
 
-    async def sees(self, instances: Sequence[Instance], *, away: bool = False) -> None:
+    async def sees(
+        self, instances: Sequence[Instance], *, away: bool = False, code: Code = Code.ENGINE_UNREACHABLE
+    ) -> None:
         """The next list of the engine, or of the processes while it is away; and a moment for it."""
         source = self.worker.source
         if away:
-            source.fall_silent(AWAY)
+            source.fall_silent(AWAY, code)
             source.see_in_silence(instances)
         else:
             source.say(instances)
@@ -74,6 +76,13 @@ async def test_what_ends_otherwise_is_refused_at_once(seconds: float, away: bool
     async with running(Host(seconds)) as host:
         await host.sees(WEB)
         await host.sees([], away=away)
+        assert host.held == {}
+
+
+async def test_a_compose_file_that_cannot_be_read_is_no_engine_that_restarts() -> None:
+    async with running(Host()) as host:
+        await host.sees(WEB)
+        await host.sees([], away=True, code=Code.COMPOSE_NOT_YAML)
         assert host.held == {}
 
 

@@ -8,6 +8,7 @@ import aiodocker
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
+from mesh.model.part import ProblemPart, ShipPart
 from mesh.model.problem import Problem
 from mesh.platform.logs.targets import LogTarget, log_target, problems_in_order, wanted_logs
 from mesh.sources.docker.client import CLIENT_ERRORS, EventStream, explain_failure, open_client
@@ -48,13 +49,13 @@ class ContainerLogs:
                     await self._follow(docker, events, backoff)
             except CLIENT_ERRORS as error:
                 reason = MeshError(Code.ENGINE_UNREACHABLE, f"engine {self._url}: {explain_failure(error)}")
-                self._conditions.froze("containers", reason)
+                self._conditions.froze(ShipPart.CONTAINERS, reason)
             await asyncio.sleep(backoff.next_pause())
 
     async def _follow(self, docker: aiodocker.Docker, events: EventStream, backoff: Backoff) -> None:
         while True:
             self._on_targets(await self._targets(docker))
-            self._conditions.thawed("containers")
+            self._conditions.thawed(ShipPart.CONTAINERS)
             backoff.reset()
             with suppress(TimeoutError):
                 async with asyncio.timeout(RELIST_INTERVAL):
@@ -82,7 +83,7 @@ class ContainerLogs:
                 targets.append(target)
             elif target is not None:
                 problems.append(target)
-        self._conditions.found("labels", problems_in_order(problems))
+        self._conditions.found(ProblemPart.LABELS, problems_in_order(problems))
         return targets
 
     def _origins_of(self, container: ContainerSummary) -> LabelOrigins:

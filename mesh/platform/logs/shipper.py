@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
-from mesh.model.part import DaemonPart, ProblemPart
+from mesh.model.part import DaemonPart, ProblemPart, ShipPart
 from mesh.model.problem import Problem, Severity
 from mesh.platform.logs.counters import LogCounters
 from mesh.platform.logs.documents import LogDocument
@@ -207,9 +207,9 @@ class LogShipper:
                 refused = await self._sink.deliver(documents)
             except LogSinkError as error:
                 self._counters.store_failures += 1
-                self._conditions.froze("store of logs", error)
+                self._conditions.froze(ShipPart.STORE, error)
             else:
-                self._conditions.thawed("store of logs")
+                self._conditions.thawed(ShipPart.STORE)
                 return refused
             await asyncio.sleep(backoff.next_pause())
 
@@ -221,9 +221,9 @@ class LogShipper:
                 await asyncio.to_thread(save)
             except OSError as error:
                 text = f"[ship] state: it cannot be written, and nothing is read until it can: {error}; make room"
-                self._conditions.froze("state", MeshError(Code.LOG_POSITIONS, text))
+                self._conditions.froze(ShipPart.STATE, MeshError(Code.LOG_POSITIONS, text))
             else:
-                self._conditions.thawed("state")
+                self._conditions.thawed(ShipPart.STATE)
                 return
             await asyncio.sleep(backoff.next_pause())
 

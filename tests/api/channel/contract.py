@@ -34,7 +34,7 @@ class WorkerChannelContract:
     async def test_who_publishes_no_address_cannot_be_asked(self, channel: WorkerChannel) -> None:
         error = await refusal(channel, "w3")
         assert error.code is Code.CHANNEL_NO_ADDRESS
-        assert "does not publish where its admin API is; set [admin] tcp" in str(error)
+        assert "does not publish where its admin API is; check that it runs and is connected" in str(error)
 
     async def test_an_address_that_no_worker_can_have_is_not_asked(self, channel: WorkerChannel) -> None:
         error = await refusal(channel, "w4")

@@ -133,7 +133,9 @@ class Worker:
             found = re.findall(r"-r ([0-9.]+):8080 -m -w [1-9]", listed)
         else:
             listed = await self.lab.run(self.name, "nft", "list", "ruleset")
-            found = re.findall(r"([0-9.]+) \. 8080", listed)
+            # The table of counters has the addresses, too.
+            table = listed.partition("table ip vipmesh_lb {")[2].partition("\ntable ")[0]
+            found = re.findall(r"([0-9.]+) \. 8080", table)
         return frozenset(found)
 
     async def greeted(self) -> int:

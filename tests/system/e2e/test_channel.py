@@ -43,6 +43,7 @@ def settings(server: EtcdServer, directory: Path, name: str) -> Path:
         [store]
         url = "etcd://{server.urls[0].removeprefix("http://")}/vipmesh"
         saved_view = "{directory}/{name}/view.json"
+        lease_ttl = 60  # a worker that hangs stays known
         [admin]
         listen = "unix://{directory}/{name}/admin.sock"
         tcp = "127.0.0.1:{free_port()}"

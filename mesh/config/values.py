@@ -313,7 +313,7 @@ def parse_http_urls(raw: object) -> tuple[str, ...]:
 
 
 def _http_url(text: str) -> str:
-    refusal = ValueError(f'"{text}" is not an http:// or https:// URL')
+    refusal = ValueError(f"{text!r} is not an http:// or https:// URL")
     try:
         url = urlsplit(text)
         port = url.port
@@ -330,5 +330,5 @@ def parse_index_prefix(raw: object) -> str:
     """Parse what the name of an index begins with: lower-case letters, digits, `-` and `_`."""
     text = parse_text(raw)
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", text, re.ASCII):
-        raise ValueError(f'"{text}" is not up to 63 lower-case letters, digits, - and _')
+        raise ValueError(f"{text!r} is not up to 63 lower-case letters, digits, - and _")
     return text

@@ -40,6 +40,8 @@ class EventLines:
         *ends, rest = data.split(b"\n")
         found = []
         for end in ends:
+            if not (end or self._begun or self._too_long):
+                continue  # an empty line, of which a stream may have a hundred thousand
             self._add(end)
             if self._too_long:
                 found.append(UNREADABLE_EVENT)

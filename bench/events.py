@@ -43,7 +43,7 @@ STEP = 250
 one.
 """
 LIMITS = RingLimits(10_000, 7 * 86400.0)
-"""As the settings have them: a full ring drops what is oldest."""
+"""The defaults of the settings; a full ring drops its oldest events."""
 GOAL = 1.1
 PATIENCE = 120.0
 

@@ -52,7 +52,9 @@ class EndpointStatus:
     serving: bool
     """Whether new connections go to it."""
     last_probe: str | None
-    """The result of the last probe, in words; None if this worker has not probed it."""
+    """The result of the last probe, in words; for an endpoint that another worker probes, the one that made it
+    unhealthy; None if neither is known.
+    """
     drain: str | None = None
     """Why it takes no new connections: `asked`, `maintenance`, `stopping`, `paused`, `unreachable`; None if it takes
     them.
@@ -241,7 +243,7 @@ def _endpoint_rows(
             release=endpoint.release,
             health=endpoint_verdict(service, endpoint, known.health) or "not probed",
             serving=serving,
-            last_probe=known.last.get(endpoint.key),
+            last_probe=known.last.get(endpoint.key) or view.reasons.get(endpoint.key),
             drain=endpoint.drain,
             name=endpoint.name,
             kept=endpoint.key in known.kept,

@@ -102,7 +102,7 @@ async def undeploy_project(options: argparse.Namespace, fleet: Fleet) -> int:
 
 @dataclass(slots=True)
 class _Deploy:
-    """What a deploy has come to."""
+    """The outcome of a deploy."""
 
     options: argparse.Namespace
     project: str

@@ -138,7 +138,8 @@ def _beyond_quotas(claiming: Sequence[tuple[ComposeService, Service]], settings:
         and sum(ports) <= settings.claims_owner_ports
     ):
         return
-    from mesh.cli.quota_lint import QuotaLint, claim_quotas
+    from mesh.cli.quota_lint import QuotaLint
+    from mesh.config.claim_quotas import claim_quotas
 
     quotas = QuotaLint(claim_quotas(settings))
     for declared, service in claiming:

@@ -389,4 +389,4 @@ _VERBS: Mapping[str, Callable[[_Verbs], None]] = MappingProxyType(
         "completion": _add_completion,
     }
 )
-"""What adds each verb, in the order of the help."""
+"""The function that adds each verb, in the order of the help."""

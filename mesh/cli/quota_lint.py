@@ -3,19 +3,8 @@
 from collections.abc import Iterator
 
 from mesh.cluster.claim_quotas import QuotaUse
-from mesh.config.settings import Settings
 from mesh.model.claims import ClaimQuotas, Claims
 from mesh.model.service import Name, PortPublication, Service
-
-
-def claim_quotas(settings: Settings) -> ClaimQuotas:
-    """Return the quotas that the settings ask for."""
-    return ClaimQuotas(
-        settings.claims_container_names,
-        settings.claims_container_ports,
-        settings.claims_owner_names,
-        settings.claims_owner_ports,
-    )
 
 
 class QuotaLint:

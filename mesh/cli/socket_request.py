@@ -1,7 +1,7 @@
 """One GET over a unix socket, for what nearly every response of a daemon is: status 200 and a body of a known length.
 
-Python takes longer to import `http.client` than `vipmesh status` takes for everything else. Any other response is left
-to it: the caller asks anew.
+Python takes longer to import `http.client` than `vipmesh status` takes for everything else. For any other response
+the caller asks again, by `http.client`.
 """
 
 import socket

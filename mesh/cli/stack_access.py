@@ -33,7 +33,7 @@ _INTERRUPTED = 130
 
 
 class StackRequestError(MeshError):
-    """What is asked for cannot be done with this stack."""
+    """This stack does not have what the command names."""
 
 
 class AdminReadiness:

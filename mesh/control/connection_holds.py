@@ -49,6 +49,9 @@ class ConnectionHolds:
         """When the hold of each virtual server began last, by the loop's clock; those within `REST`."""
         self._until: dict[VirtualKey, float] = {}
         """When each hold ends."""
+        self._is_loaded = True
+        """Whether there may be a table: one of a former process holds what it held until that ends by itself."""
+        self._began_at = asyncio.get_running_loop().time()
         self._clock = asyncio.get_running_loop().time
 
     @property
@@ -66,32 +69,41 @@ class ConnectionHolds:
         new = [key for key in losing_servers(left, before, planned) if key not in self._began]
         if new:
             self._began.update(dict.fromkeys(new, now))
+            self._until = {key: end for key, end in self._until.items() if end > now}
             self._until.update(dict.fromkeys(new, now + self._seconds))
-            await self._keep(self._holder)
-            log.info(
-                "the container engine is away: new connections to %d virtual servers wait up to %g s",
-                len(new),
-                self._seconds,
-            )
+            if await self._keep(self._holder):
+                log.info(
+                    "the container engine is away: new connections to %d virtual servers wait up to %g s",
+                    len(new),
+                    self._seconds,
+                )
 
     async def after_pass(self, left: Table) -> None:
         """Let go what is served again, or was held long enough. `left`: what is programmed now."""
-        if self._holder is None or not self._until:
-            return
         now = self._clock()
+        if self._holder is None:
+            return
+        if not self._until:
+            if self._is_loaded and now > self._began_at + self._seconds:
+                await self._keep(self._holder)
+            return
         servers = left.virtual_servers
         kept = {key: end for key, end in self._until.items() if end > now and not _takes_connections(servers.get(key))}
         if len(kept) != len(self._until):
             self._until = kept
             await self._keep(self._holder)
 
-    async def _keep(self, holder: ConnectionHolder) -> None:
+    async def _keep(self, holder: ConnectionHolder) -> bool:
+        """Hold what is to be held, and nothing else; return whether that was possible."""
         now = self._clock()
+        self._is_loaded = bool(self._until)
         try:
             await holder.keep({key: max(1, math.ceil(end - now)) for key, end in self._until.items()})
         except HostError as error:
             self._until = {}
             log.warning("%s", error, extra=error.code.extra)
+            return False
+        return True
 
 
 def losing_servers(left: Table, before: Plan, planned: Plan) -> Collection[VirtualKey]:

@@ -25,6 +25,7 @@ from mesh.api.status import StatusDetail, WorkerStatus, worker_status
 from mesh.cluster.claim_actions import ClaimActions
 from mesh.cluster.records.encode import build_view, own_prefixes
 from mesh.cluster.worker_removal import WorkerRemoval
+from mesh.config.claim_quotas import claim_quotas
 from mesh.config.name_policy import name_policy
 from mesh.config.secrets import secret_files
 from mesh.config.settings import Driver, PrivateAnswers, Settings
@@ -80,7 +81,7 @@ from mesh.host.request_counts import RequestCounter
 from mesh.host.rlimits import DescriptorShares, raise_file_limit, share_descriptors
 from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
-from mesh.model.claims import ClaimLimits, ClaimPace, ClaimQuotas
+from mesh.model.claims import ClaimLimits, ClaimPace
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError, CodedText, MeshError
 from mesh.model.part import DaemonPart, ProblemPart
@@ -637,11 +638,5 @@ def _worker_config(settings: Settings, resolver: Address | None, peers: PeerEndp
 
 
 def _claim_limits(settings: Settings) -> ClaimLimits:
-    quotas = ClaimQuotas(
-        settings.claims_container_names,
-        settings.claims_container_ports,
-        settings.claims_owner_names,
-        settings.claims_owner_ports,
-    )
     pace = ClaimPace(settings.claims_new_at_once, settings.claims_new_per_minute)
-    return ClaimLimits(settings.claims_grace, settings.claims_keep, quotas, pace)
+    return ClaimLimits(settings.claims_grace, settings.claims_keep, claim_quotas(settings), pace)

@@ -133,3 +133,12 @@ def test_a_published_port_is_shown_unless_another_program_has_it() -> None:
 def test_one_repair_is_one_change() -> None:
     shown = render_status(replace(STATUS, repairs=1), NOTICES)
     assert "repairs     1 change from outside vipmesh was reverted; see the log" in shown
+
+
+def test_what_made_another_workers_endpoint_unhealthy_is_its_last_probe() -> None:
+    """This worker does not probe it; a result of its own counts before what others publish."""
+    view = replace(VIEW, reasons={("w1", "a"): "status 500", ("w1", "b"): "status 503"})
+    known = HealthStatus(HEALTH, HEALTH, last={("w1", "a"): "status 200"})
+    (web, other) = service_statuses(view, known, make_plan(view, HEALTH))
+    assert [each.last_probe for each in web.endpoints] == ["status 200", "status 503"]
+    assert [each.last_probe for each in other.endpoints] == [None]

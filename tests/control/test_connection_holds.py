@@ -13,7 +13,7 @@ from mesh.model.service import Instance
 from mesh.testing.host import FakeConnectionHolder
 from mesh.testing.store import MemoryCluster, MemoryStore
 from mesh.testing.worker import FakeWorker, WorkerBed
-from tests.builders import SMALL_POOL, numbered_instance
+from tests.builders import SMALL_POOL, WEB_KEY, numbered_instance
 
 pytestmark = pytest.mark.looptime
 HOLD = 10
@@ -106,6 +106,29 @@ async def test_a_hold_ends_and_an_engine_that_fails_again_holds_nothing() -> Non
             assert host.held == {}
             await host.sees([], away=True)
             assert bool(host.held) is expected
+
+
+async def test_what_a_former_process_held_ends_by_itself_and_its_table_goes() -> None:
+    host = Host()
+    host.holder.held = {WEB_KEY: 7}
+    async with running(host):
+        await host.sees(WEB)
+        assert host.holder.held == {WEB_KEY: 7}
+        await asyncio.sleep(3 * HOLD)
+        assert host.holder.held == {}
+
+
+async def test_what_was_held_long_enough_is_not_held_again_with_another() -> None:
+    others = [numbered_instance(1), numbered_instance(2, {"mesh.routing.port_81": "db.test"}, "shop/db")]
+    async with running(Host()) as host:
+        await host.sees(others)
+        await host.sees(others[1:], away=True)
+        (first,) = host.held
+        await asyncio.sleep(HOLD - 1.5)
+        await host.sees([], away=True)
+        assert len(host.held) == 2
+        await asyncio.sleep(HOLD + 10)
+        assert first not in host.held
 
 
 async def test_a_packet_filter_that_refuses_leaves_the_pass_alone(caplog: pytest.LogCaptureFixture) -> None:

@@ -187,11 +187,11 @@ class ServiceTrace:
 
 @dataclass(frozen=True, slots=True)
 class OtherWorker:
-    """What another worker says of the same question."""
+    """The answer of another worker to the same question."""
 
     worker: str
     reasons: tuple[Reason, ...] = ()
-    """What it found that the worker that was asked does not say."""
+    """Its findings, without those that the worker which was asked has too."""
     error: str | None = None
     """Why it did not answer, and what to do; None if it did."""
     code: str | None = None
@@ -226,7 +226,7 @@ class Explanation:
     cut_off: tuple[str, ...] = ()
     """Which of the workers in question are cut off, this one included, one line each, as in the status."""
     elsewhere: tuple[OtherWorker, ...] = ()
-    """What the other workers say; empty if they were not asked, or have nothing to add."""
+    """The answers of the other workers; empty if they were not asked, or add nothing."""
 
     @property
     def found(self) -> bool:

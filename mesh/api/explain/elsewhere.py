@@ -62,7 +62,7 @@ class _PeerServiceTrace(msgspec.Struct, frozen=True):
 
 
 class PeerExplanation(msgspec.Struct, frozen=True):
-    """What is read of the explanation of another worker."""
+    """The fields of another worker's explanation that are read."""
 
     kind: str
     ways: tuple[_PeerServiceTrace, ...] = ()
@@ -73,7 +73,7 @@ class PeerExplanation(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class PeerAnswer:
-    """What came of asking another worker."""
+    """The answer of another worker, or why there is none."""
 
     worker: str
     explanation: PeerExplanation | None = None
@@ -197,4 +197,5 @@ def _reason(told: _PeerReason) -> Reason | None:
     except ValueError:
         return None
     remedy = None if told.remedy is None else bounded_text(told.remedy, MAX_TEXT)
-    return Reason(cause, bounded_text(told.text, MAX_TEXT), remedy, told.about)
+    about = None if told.about is None else bounded_text(told.about, MAX_TEXT)
+    return Reason(cause, bounded_text(told.text, MAX_TEXT), remedy, about)

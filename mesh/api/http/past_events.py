@@ -19,7 +19,7 @@ from mesh.util.offload import compute
 MAX_NAME_LENGTH = 300
 """The most characters of a name that is asked about."""
 ALL_EVENTS = 1 << 30
-"""As many events as there are."""
+"""No limit."""
 _WRONG = (
     "since must be seconds since 1970, or negative: seconds before now; after must be the number of an event; last "
     "must be how many of the newest events are wanted"

@@ -9,8 +9,7 @@ import pytest
 from mesh.platform.fleet.protocol import Fleet, FleetAvailability, FleetContainer, FleetSpec, FleetTask
 from mesh.platform.fleet.swarm import SwarmFleet
 from mesh.testing.fleet import FakeFleet, FakeImageRun
-from tests.netns import Namespace
-from tests.system.docker.engine import IMAGE, Engine, missing
+from tests.system.docker.engine import IMAGE, Engine, running_engine
 from tests.system.e2e.programs import eventually
 
 ABSENT = "nosuch.invalid/nosuch:1"
@@ -42,19 +41,9 @@ class FleetUnderTest:
 @pytest.fixture(scope="module")
 def fleet_engine() -> Iterator[Engine]:
     """A real engine that is part of no swarm yet."""
-    reason = missing()
-    if reason is not None:
-        pytest.skip(reason)
-    namespace = Namespace()
-    namespace.ip("link set lo up")
-    engine = Engine(namespace)
-    try:
-        engine.start()
-        engine.import_image()
+    with running_engine() as engine:
         yield engine
         engine.docker("swarm", "leave", "--force")
-    finally:
-        engine.close()
 
 
 @pytest.fixture(params=["fake", "swarm"])

@@ -1,5 +1,7 @@
 """What every store of logs does, whichever it is."""
 
+from abc import ABC, abstractmethod
+
 from mesh.config.labels.logs import LogLabels
 from mesh.platform.logs.documents import LogDocument, LogOrigin, make_documents
 from mesh.platform.logs.json_file import LogLine, LogPosition
@@ -16,16 +18,16 @@ def documents(*texts: str, first: int = 0, store: str = "db") -> tuple[LogDocume
     return make_documents(lines, ORIGIN, LogLabels(store), "2026-11-30T12:00:00Z")
 
 
-class StoredLogs:
+class StoredLogs(ABC):
     """A store under test, and what it has."""
 
     def __init__(self, sink: LogSink) -> None:
         self.sink = sink
 
+    @abstractmethod
     async def messages(self, store: str) -> list[str]:
         """Return the messages of `<project>-<store>`, in order."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def fail_once(self) -> None:
         """Make the next delivery fail after part of it is stored, as far as the store can."""
-        raise NotImplementedError

@@ -5,23 +5,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.netns import Namespace
-from tests.system.docker.engine import CLIENT, HOST, Engine, missing
+from tests.system.docker.engine import CLIENT, HOST, Engine, running_engine
 
 
 @pytest.fixture(scope="session")
 def _engine() -> Iterator[Engine]:
-    reason = missing()
-    if reason is not None:
-        pytest.skip(reason)
-    namespace = Namespace()
-    namespace.ip("link set lo up")
-    engine = Engine(namespace)
-    try:
-        engine.start()
-        engine.import_image()
+    with running_engine() as engine:
         yield engine
-    finally:
-        engine.close()
 
 
 @pytest.fixture

@@ -13,10 +13,12 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
+
+import pytest
 
 from tests.netns import Namespace, run_command
 
@@ -227,3 +229,20 @@ def root_archive() -> bytes:
 
 def _cgi(script: str) -> bytes:
     return f"#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\n'\n{script}\n".encode()
+
+
+@contextmanager
+def running_engine() -> Iterator[Engine]:
+    """An engine with the image of the tests, in a namespace of its own. Skips where there can be none."""
+    reason = missing()
+    if reason is not None:
+        pytest.skip(reason)
+    namespace = Namespace()
+    namespace.ip("link set lo up")
+    engine = Engine(namespace)
+    try:
+        engine.start()
+        engine.import_image()
+        yield engine
+    finally:
+        engine.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -15,7 +16,7 @@ from tests.netns import Namespace
 from tests.system.docker.engine import Engine
 from tests.system.docker.test_source import RULES, WEB, Watched, watching
 from tests.system.docker.worker import worker
-from tests.system.e2e.programs import eventually
+from tests.system.e2e.programs import call, eventually
 
 OPTIONS = ("--network", "shop", "--init", "--restart", "always")
 
@@ -166,6 +167,28 @@ async def test_a_new_connection_waits_for_what_the_engine_starts_again(
             await loop.sock_sendall(sock, b"GET / HTTP/1.0\r\n\r\n")
             assert await asyncio.wait_for(loop.sock_recv(sock, 4096), 30)
         await eventually(lambda: _held(engine), lambda held: held == "")
+
+
+@pytest.mark.timeout(240)
+async def test_a_daemon_that_is_killed_while_connections_wait_leaves_nothing_that_drops(
+    engine: Engine, client: Namespace, tmp_path: Path
+) -> None:
+    await engine.adocker("network", "create", "shop")
+    await asyncio.to_thread(engine.run, "web", *OPTIONS, labels={**WEB, "mesh.probe.url": "http://container:80/"})
+    async with worker(engine, tmp_path, plane="nftables", teardown=False, VIPMESH_DATAPLANE_HOLD="4") as mesh:
+        await mesh.serving("web")
+        vip = await mesh.vip()
+        await asyncio.to_thread(engine.end)
+        await eventually(lambda: _held(engine), lambda held: vip in held)
+        await mesh.daemon.end(signal.SIGKILL)
+    assert await _held(engine), "it is not the daemon that ends it"
+    async with worker(engine, tmp_path, plane="nftables", VIPMESH_DATAPLANE_HOLD="4") as mesh:
+        await asyncio.to_thread(engine.start)
+        await mesh.serving("web")
+        command = ("nsenter", f"--net={client.path}", "curl", "-s", "-m", "20", f"http://{vip}/cgi-bin/who")
+        code, who = await call(*command, seconds=30)
+        assert (code, bool(who.strip())) == (0, True)
+        await eventually(lambda: _held(engine), lambda held: held == "", 60)
 
 
 async def _held(engine: Engine) -> str:

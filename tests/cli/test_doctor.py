@@ -1,5 +1,6 @@
 """doctor: findings from the facts of a host, and facts gathered from this host."""
 
+import asyncio
 import os
 import socket
 from dataclasses import replace
@@ -21,6 +22,7 @@ from mesh.host.firewall.facts import Backend, FirewallTexts, read_facts
 from mesh.host.overlap import HostRoute
 from mesh.model.codes import Code
 from mesh.model.engine_facts import EngineFacts
+from mesh.model.problem import Problem, Severity
 from mesh.model.service import Transport
 from mesh.sources.docker.messages import EngineVersion
 from tests.host.firewall.listings import ENGINE_28, OWN_CHAINS
@@ -517,3 +519,25 @@ async def test_published_ports_of_compose_files_are_read_within_the_bounds_of_th
     for values, ports in ((100, {}), (200, {(Transport.TCP, 31080): "web.test"})):
         found = await examine_host(doctor_input(parse_settings(f"{text}{values}", {}, hostname="w1")))
         assert found.published == ports
+
+
+def test_a_compose_file_that_this_version_refuses_is_reported_beforehand(tmp_path: Path) -> None:
+    """The daemon of an earlier version may serve it: its upgrade would freeze what it lists."""
+    file = tmp_path / "compose.yaml"
+    file.write_text("services:\n  web:\n    x-endpoints: [10.0.0.1, 10.0.0.2, 10.0.0.3]\n")
+    text = f"[source.compose]\nfiles = ['{file}']\nendpoints = 2"
+    facts = asyncio.run(examine_host(asked(text)))
+    [found] = [each for each in host_findings(facts, asked(text)) if each.about == "compose files"]
+    assert (found.level, found.problem) == (ERROR, Code.COMPOSE_NOT_YAML)
+    assert "more than 2 instances" in found.found
+    assert found.mend is not None
+    assert "[source.compose] endpoints" in found.mend
+
+
+def test_errors_of_compose_files_are_counted_beyond_ten() -> None:
+    broken = Problem(Code.COMPOSE_NOT_YAML, Severity.ERROR, "service web", "it is wrong", "write it right", where="a:1")
+    hint = replace(broken, severity=Severity.WARNING)
+    host = replace(GOOD, compose=(hint, *[broken] * 12))
+    found = [each for each in host_findings(host, asked()) if each.about == "compose files"]
+    assert [each.level for each in found] == [WARNING] * 11
+    assert found[-1].found == "they have 2 more errors"

@@ -993,6 +993,7 @@ OWN = frozenset(
         "mesh.api.http.broadcaster:MAX_INTERVAL",
         "mesh.api.http.broadcaster:WRITE_BATCH_BYTES",
         "mesh.cli.doctor.rules:MAX_CLOCK_DIFFERENCE",
+        "mesh.cli.doctor.rules:MAX_COMPOSE_ERRORS",
         "mesh.control.arrival_watcher:_LONGEST_REST",
         "mesh.store.etcd.client:_LONGEST_PAUSE",
         "mesh.cluster.failure_detector:MAX_MUTE_ROUNDS",

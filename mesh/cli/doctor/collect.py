@@ -42,6 +42,7 @@ from mesh.model.errors import MeshError
 from mesh.model.service import Endpoint, Name, Scheduler, Transport
 from mesh.sources.compose.files import load_compose_project
 from mesh.sources.compose.limits import compose_limits
+from mesh.sources.compose.model import ComposeFile
 from mesh.sources.docker.client import CLIENT_ERRORS, explain_failure, open_client, shake_hands
 from mesh.sources.docker.engine_facts import LabelledContainer, ask_engine
 from mesh.store import StoreError
@@ -77,6 +78,7 @@ async def examine_host(asked: DoctorInput) -> DoctorFacts:
     described, engine = (None, None) if socket is None else await asyncio.gather(_engine(socket), ask_engine(socket))
     firewall, no_firewall = await _firewall(settings)
     served_names, told = await asyncio.to_thread(_ask_daemon, settings.admin_listen)
+    compose = await asyncio.to_thread(_compose, settings)
     return DoctorFacts(
         release=os.uname().release,
         no_ipvs=await ipvs.unavailable_reason() if kernel else None,
@@ -92,7 +94,9 @@ async def examine_host(asked: DoctorInput) -> DoctorFacts:
             engine=None if engine is None else engine.facts,
             readable_files=world_readable(secret_files(settings)),
         ),
-        published=_published(settings, () if engine is None else engine.labels),
+        published=_published(settings, () if engine is None else engine.labels, compose),
+        compose=() if compose is None else tuple(compose.problems),
+        no_compose=compose is not None and compose.broken,
         direct=frozenset(_direct(settings, () if engine is None else engine.containers)),
         nameservers=tuple(_nameservers()),
         docker_dns=_docker_dns(),
@@ -233,12 +237,20 @@ def _clock() -> bool | None:
     return None if state < 0 else state != _ERROR
 
 
-def _published(settings: Settings, labels: Iterable[Mapping[str, str]]) -> Mapping[tuple[Transport, int], Name]:
+def _compose(settings: Settings) -> ComposeFile | None:
+    """Return the compose files as the daemon of this version reads them, or None if it reads none."""
+    if not settings.source_compose_files:
+        return None
+    return load_compose_project(settings.source_compose_files, os.environ, compose_limits(settings)).content
+
+
+def _published(
+    settings: Settings, labels: Iterable[Mapping[str, str]], compose: ComposeFile | None
+) -> Mapping[tuple[Transport, int], Name]:
     """Return the published ports that these labels and the compose files ask for, with the service's name."""
     declared = [*labels]
-    if settings.source_compose_files:
-        project = load_compose_project(settings.source_compose_files, os.environ, compose_limits(settings))
-        declared += [service.labels for service in project.content.services.values() if service.is_active]
+    if compose is not None:
+        declared += [service.labels for service in compose.services.values() if service.is_active]
     parsed = [parse_labels(each, owner="doctor", subject="", domain=settings.dns_domain).service for each in declared]
     return {
         (publish.transport, publish.port): service.name

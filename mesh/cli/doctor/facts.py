@@ -11,6 +11,7 @@ from mesh.host.facts import HostFacts
 from mesh.host.firewall.direct_access import DirectEndpoint
 from mesh.host.firewall.facts import FirewallFacts
 from mesh.model.codes import Code
+from mesh.model.problem import Problem
 from mesh.model.service import Name, Transport
 
 
@@ -91,6 +92,10 @@ class DoctorFacts:
     """The facts that the daemon watches."""
     published: Mapping[tuple[Transport, int], Name] = field(default_factory=dict)
     """The published ports that labels of this worker ask for, with the service's name."""
+    compose: tuple[Problem, ...] = ()
+    """What this version finds wrong in the compose files of the settings."""
+    no_compose: bool = False
+    """Whether the compose files cannot be used at all."""
     direct: frozenset[DirectEndpoint] = frozenset()
     """Where other workers reach labelled containers at their own addresses; empty if they do not."""
     nameservers: tuple[str, ...] = ()

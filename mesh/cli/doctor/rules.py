@@ -29,6 +29,9 @@ _OF_SYSTEMD = "AmbientCapabilities={0} in the unit, `cap_add: [{1}]` in Compose,
 MAX_CLOCK_DIFFERENCE = 5.0
 """Seconds by which the engine's clock may differ from this host's without a finding."""
 
+MAX_COMPOSE_ERRORS = 10
+"""The most errors of compose files that are shown: `vipmesh check` shows all."""
+
 CODES = {
     "vip pool": Code.DOCTOR_VIP_POOL,
     "store": Code.DOCTOR_STORE,
@@ -112,6 +115,7 @@ def host_findings(host: DoctorFacts, asked: DoctorInput) -> tuple[Finding, ...]:
         _containers,
         _engine,
         _names,
+        _compose,
         _cut_off,
         _clock,
     )
@@ -425,6 +429,20 @@ def _names(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
             reason, remedy = refusal
             found = f"{reason}; the running daemon serves it, and a new service may not claim it"
             yield Finding(FindingLevel.WARNING, "names", found, remedy)
+
+
+def _compose(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:
+    """Yield the errors of the compose files, which another version may have read differently."""
+    errors = [each for each in host.compose if each.severity is Severity.ERROR]
+    level = FindingLevel.ERROR if host.no_compose else FindingLevel.WARNING
+    for each in errors[:MAX_COMPOSE_ERRORS]:
+        where = f"{each.where}: " if each.where else ""
+        yield Finding(level, "compose files", f"{where}{each.subject}: {each.reason}", each.remedy, each.code)
+    left = len(errors) - MAX_COMPOSE_ERRORS
+    if left > 0:
+        files = " ".join(map(str, asked.settings.source_compose_files))
+        found = f"they have {left} more errors"
+        yield Finding(level, "compose files", found, f"vipmesh check {files}", Code.PROBLEMS_NOT_SHOWN)
 
 
 def _cut_off(host: DoctorFacts, _: DoctorInput) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ from mesh.cluster.records import encode as records
 from mesh.cluster.records.decode import DeclarationClaim, OlderNames, decode_record
 from mesh.model.claims import Claims
 from mesh.model.service import Address, Name, Service
-from mesh.store import Store, StoreError
+from mesh.store import MAX_CHANGES, Store, StoreError
 
 T = TypeVar("T")
 
@@ -41,7 +41,17 @@ async def claim_all(store: Store, wishes: Iterable[ClaimRequest]) -> bool:
     False means that another worker was faster: read again and decide again. Raises `StoreError` if the store is out of
     reach; wishes that were granted until then stay granted.
     """
-    return all(await _gather_limited([partial(_claim, store, wish) for wish in wishes]))
+    calls: list[Callable[[], Awaitable[bool]]] = []
+    new: list[Service] = []
+    for wish in wishes:
+        if isinstance(wish, RecordDeclaration) and wish.before is None:
+            new.append(wish.service)
+        else:
+            calls.append(partial(_claim, store, wish))
+    # Every worker reads every transaction: a thousand new services must not be as many.
+    batches = (new[first : first + MAX_CHANGES] for first in range(0, len(new), MAX_CHANGES))
+    calls += [partial(_record_new_declarations, store, batch) for batch in batches]
+    return all(await _gather_limited(calls))
 
 
 async def restore_claims(store: Store, claims: Claims) -> int:
@@ -193,6 +203,26 @@ async def _restore_older_names(store: Store, names: frozenset[Name]) -> bool:
     before = decode_record(key, there)
     known = before.names if isinstance(before, OlderNames) else frozenset()
     return names <= known or await store.replace(key, there, records.encode_older_names(known | names)[key])
+
+
+async def _record_new_declarations(store: Store, services: Sequence[Service]) -> bool:
+    """Record declarations of services that had none."""
+    left: dict[str, tuple[Service, bytes]] = {}
+    for service in services:
+        [(key, value)] = records.encode_declaration_claim(service).items()
+        left[key] = service, value
+    granted = True
+    while left:
+        there = await store.claim({key: value for key, (_, value) in left.items()})
+        if not there:
+            break
+        # None of them was created. The rest is new, unless another worker is faster once more.
+        for key, found in there.items():
+            service, value = left.pop(key)
+            granted &= decode_record(key, found) == decode_record(key, value) or await _record_declaration(
+                store, service, None
+            )
+    return granted
 
 
 async def _record_declaration(store: Store, service: Service, before: Service | None) -> bool:

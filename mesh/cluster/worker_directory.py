@@ -52,28 +52,39 @@ class _DaemonDescription(msgspec.Struct, frozen=True):
 def registered_workers(
     snapshot: StoreSnapshot, before: Mapping[str, RegisteredWorker] | None = None
 ) -> Mapping[str, RegisteredWorker]:
-    """Return the registered workers by name. `before`, the result for the last snapshot, saves time."""
-    changed = snapshot.changed
-    if before is not None and changed is not None and not any(_describes(key) for key in changed):
+    """Return the registered workers by name. With `before`, the result for the last snapshot, only what has changed is
+    read: each worker's digest changes every few seconds, and a snapshot may have 100,000 records.
+    """
+    records, changed = snapshot.records, snapshot.changed
+    if before is None or changed is None:
+        daemons = (key for key in records if key.endswith("/daemon"))
+        return {unquote(worker): _registered(records, worker) for key in daemons if (worker := _described(key))}
+    touched = {worker for key in changed if (worker := _described(key))}
+    if not touched:
         return before
-    found: dict[str, RegisteredWorker] = {}
-    for key, value in snapshot.records.items():
-        if _describes(key) and key.endswith("/daemon"):
-            worker = key.split("/")[1]
-            of_daemon = _read(value)
-            digest = snapshot.records.get(f"workers/{worker}/digest")
-            of_table = _DaemonDescription() if digest is None else _read(digest)
-            found[unquote(worker)] = RegisteredWorker(
-                of_daemon.version, of_daemon.data_plane, of_table.digest, of_table.told[:MAX_TOLD]
-            )
+    found = dict(before)
+    for worker in touched:
+        if f"workers/{worker}/daemon" in records:
+            found[unquote(worker)] = _registered(records, worker)
+        else:
+            found.pop(unquote(worker), None)
     return found
 
 
-def _describes(key: str) -> bool:
+def _registered(records: Mapping[str, bytes], worker: str) -> RegisteredWorker:
+    """Return what the records of a worker, by its name as in their keys, say of it."""
+    of_daemon = _read(records[f"workers/{worker}/daemon"])
+    digest = records.get(f"workers/{worker}/digest")
+    of_table = _DaemonDescription() if digest is None else _read(digest)
+    return RegisteredWorker(of_daemon.version, of_daemon.data_plane, of_table.digest, of_table.told[:MAX_TOLD])
+
+
+def _described(key: str) -> str | None:
+    """Return the name, as in keys, of the worker that a record describes; None for other records."""
     match key.split("/"):
-        case ["workers", _, "daemon" | "digest"]:
-            return True
-    return False
+        case ["workers", worker, "daemon" | "digest"]:
+            return worker
+    return None
 
 
 def _read(value: bytes) -> _DaemonDescription:

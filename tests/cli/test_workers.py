@@ -5,9 +5,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typing_extensions import override
 
 from mesh.api.workers import WorkerEntry, workers_document
@@ -55,6 +57,39 @@ def test_only_records_of_daemons_change_them() -> None:
     changed = {**RECORDS, **encode_digest("w1", "0c")}
     after = registered_workers(StoreSnapshot(2, changed, changed=frozenset({"workers/w1/digest"})), before)
     assert after["w1"].digest == "0c"
+
+
+class Unlisted(dict[str, bytes]):
+    """Records of a store that nobody may go through: a cluster has 100,000 of them."""
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("all records are looked at")
+
+    @override
+    def items(self) -> NoReturn:
+        raise AssertionError("all records are looked at")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["daemon", "digest", "endpoints/a", "endpoints/daemon"]),
+            st.sampled_from(["w1", "w%202"]),
+            st.sampled_from([None, b'{"version": "1"}', b'{"digest": "0a"}', b"["]),
+        )
+    )
+)
+def test_what_has_changed_is_enough(story: list[tuple[str, str, bytes | None]]) -> None:
+    records: dict[str, bytes] = {}
+    known = registered_workers(StoreSnapshot(0, records))
+    for revision, (kind, worker, value) in enumerate(story, 1):
+        key = f"workers/{worker}/{kind}"
+        records = {each: said for each, said in records.items() if each != key}
+        if value is not None:
+            records[key] = value
+        known = registered_workers(StoreSnapshot(revision, Unlisted(records), changed=frozenset({key})), known)
+        assert known == registered_workers(StoreSnapshot(revision, records))
 
 
 DROPPED = Problem(Code.PEERS_DROPPED, Severity.ERROR, "firewall", "it drops", "remove it", owner="demo/web")

@@ -1,13 +1,17 @@
 """Claims that are restored to a store that was lost, and claims that change hands."""
 
+from dataclasses import replace
+
 import pytest
 
 from mesh.cluster.claim_transactions import claim_all, restore_claims
-from mesh.cluster.claims import ClaimPort, ClaimVip, RecordOlderNames, TakeBackVip, TakeOverPort
-from mesh.cluster.records.encode import build_view
+from mesh.cluster.claims import ClaimPort, ClaimVip, RecordDeclaration, RecordOlderNames, TakeBackVip, TakeOverPort
+from mesh.cluster.records.encode import build_view, encode_declaration_claim
 from mesh.model.claims import Claims
-from mesh.model.service import Transport
+from mesh.model.service import Service, Transport
+from mesh.store import MAX_CHANGES
 from mesh.testing.store import MemoryCluster, MemoryStore
+from tests.builders import service
 
 
 async def test_older_names_are_recorded_once() -> None:
@@ -24,6 +28,32 @@ async def test_older_names_are_added_to_what_a_worker_that_started_meanwhile_rec
     assert await restore_claims(store, lost) == 0
     assert build_view((await store.read()).records)[0].claims.older_names == frozenset({"early.example", "github.com"})
     assert await restore_claims(store, lost) == 0, "once more changes nothing"
+
+
+def declared(number: int) -> Service:
+    return service(owner=f"demo/s{number}", name=f"s{number}.test")
+
+
+async def test_a_thousand_new_declarations_take_few_transactions() -> None:
+    """Each transaction is read by every worker."""
+    cluster = MemoryCluster()
+    store = MemoryStore(cluster, "w1")
+    wishes = [RecordDeclaration(declared(number), None) for number in range(1000)]
+    assert await claim_all(store, wishes)
+    assert cluster.revision == 1000 / MAX_CHANGES
+    assert await claim_all(store, wishes), "once more changes nothing"
+    assert cluster.revision == 1000 / MAX_CHANGES
+    assert len(build_view((await store.read()).records)[0].claims.declarations) == 1000
+
+
+async def test_declarations_that_others_have_recorded_keep_no_other_one_out() -> None:
+    store = MemoryStore(MemoryCluster(), "w1")
+    other, unreadable = replace(declared(1), persistence=60), encode_declaration_claim(declared(2))
+    assert await claim_all(store, [RecordDeclaration(declared(0), None), RecordDeclaration(other, None)])
+    assert not await store.claim(dict.fromkeys(unreadable, b"["))
+    assert not await claim_all(store, [RecordDeclaration(declared(number), None) for number in range(4)])
+    recorded = build_view((await store.read()).records)[0].claims.declarations
+    assert recorded == {each.owner: each for each in (declared(0), other, declared(2), declared(3))}
 
 
 class TestTakingBack:

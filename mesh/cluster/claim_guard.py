@@ -7,7 +7,7 @@ that doubles with each time. Some changes are as they must be: a name that an op
 counted as gone.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -86,7 +86,9 @@ class ClaimGuard:
         self._rewritten: dict[str, _Rewriting] = {}
         """By key; the ones that were put back lately, too."""
         self._learned: tuple[object, object] | None = None
-        """The services and claims of the view of which everything is known; None if something is to be learned."""
+        """The services and claims of the view that was learned last; None if nothing of it counts."""
+        self._unlearned: set[str] = set()
+        """Owners of services of whose claims something is still to be learned from that view."""
 
     def forget(self) -> None:
         """Forget all claims: what the store holds now counts."""
@@ -96,12 +98,16 @@ class ClaimGuard:
 
     def offer(self, services: Iterable[Service]) -> None:
         """Replace the services that this worker runs."""
-        self._learned = None
-        self._services = {service.owner: service for service in services}
-        self._drop_undeclared()
+        before, self._services = self._services, {service.owner: service for service in services}
+        owners = before.keys() | self._services.keys()
+        changed = {owner for owner in owners if before.get(owner) != self._services.get(owner)}
+        self._unlearned = (self._unlearned | changed) & self._services.keys()
+        self._drop_undeclared(changed)
 
-    def _drop_undeclared(self) -> None:
-        self._held = {key: claim for key, claim in self._held.items() if self._is_declared(claim)}
+    def _drop_undeclared(self, owners: Container[str]) -> None:
+        self._held = {
+            k: claim for k, claim in self._held.items() if claim.owner not in owners or self._is_declared(claim)
+        }
         self._rewritten = {key: each for key, each in self._rewritten.items() if key in self._held}
 
     def learn(self, services: Iterable[Service], claims: Claims, records: Mapping[str, bytes]) -> None:
@@ -109,12 +115,15 @@ class ClaimGuard:
         learned.
         """
         # Most views differ in endpoints and verdicts alone.
-        if self._learned is not None and self._learned[0] is services and self._learned[1] is claims:
+        if self._learned is None or self._learned[0] is not services or self._learned[1] is not claims:
+            self._unlearned = set(self._services)
+        if not self._unlearned:
             return
-        self._learned = services, claims
+        learning = self._unlearned & self._services.keys()
+        self._learned, self._unlearned = (services, claims), set()
         self._counting = {service.owner: service for service in services if service.owner in self._services}
-        self._drop_undeclared()
-        for key, owner, name, fact in self._own_claims(claims):
+        self._drop_undeclared(learning)
+        for key, owner, name, fact in self._own_claims(claims, learning):
             if key in self._held:
                 continue
             there = records.get(key)
@@ -124,7 +133,7 @@ class ClaimGuard:
             if there is not None and decode_record(key, there) == fact and (is_held or isinstance(fact, NameClaim)):
                 self._held[key] = _HeldClaim(owner, name, fact, there)
             else:
-                self._learned = None  # the records that say so are still to come
+                self._unlearned.add(owner)  # the records that say so are still to come
 
     def follow(self, records: Mapping[str, bytes], changed: Iterable[str] | None, now: float) -> None:
         """Take the newest records; `changed` are the keys that may differ from the last ones, None: any of them."""
@@ -175,7 +184,7 @@ class ClaimGuard:
 
     def _drop(self, key: str, claim: _HeldClaim) -> None:
         """Forget a claim; with the first name of a service, its VIP and ports too, which belong to that name."""
-        self._learned = None
+        self._unlearned.add(claim.owner)
         gone = {key}
         if isinstance(claim.fact, NameClaim) and claim.fact.name == claim.name:
             gone |= {other for other, each in self._held.items() if each.owner == claim.owner and _is_of_name(each)}
@@ -191,10 +200,11 @@ class ClaimGuard:
             and _declares(self._counting.get(claim.owner, service), claim)
         )
 
-    def _own_claims(self, claims: Claims) -> Iterator[tuple[str, str, Name, _ClaimFact]]:
-        """Yield the claims of the services that this worker runs: key, owner, service name and meaning."""
-        names = {s.name: s.owner for s in self._services.values() if claims.owners.get(s.name) == s.owner}
-        for owner, service in self._services.items():
+    def _own_claims(self, claims: Claims, owners: Collection[str]) -> Iterator[tuple[str, str, Name, _ClaimFact]]:
+        """Yield the claims of services that this worker runs, of these owners: key, owner, service name and meaning."""
+        own = {owner: self._services[owner] for owner in owners}
+        names = {s.name: s.owner for s in own.values() if claims.owners.get(s.name) == s.owner}
+        for owner, service in own.items():
             for name in service.names:
                 if claims.owners.get(name) == owner:
                     yield record_key("claims", "names", name), owner, service.name, NameClaim(name, owner)

@@ -40,7 +40,7 @@ REST, LONGEST_REST = 4.0, 1.0
 class Claimer:
     """Decides on every new view what to claim, and claims it in the store; the next snapshot shows what was granted."""
 
-    # 16 attributes: what it decides by, the services and the view that it decides for, and what it has to restore.
+    # 17 attributes: what it decides by, the services and the view that it decides for, and what it has to restore.
 
     def __init__(
         self,
@@ -78,6 +78,8 @@ class Claimer:
         """
         self._granted_for: tuple[tuple[Service, ...], Claims] | None = None
         """The services and claims for which every wish was granted; None if they must be claimed again."""
+        self._left: tuple[ClaimRequest, ...] = ()
+        """The wishes for those services and claims that were left to the other workers."""
         self._lost: tuple[Claims, Mapping[str, bytes]] | None = None
         """Claims to restore to a store that was lost, and the records of times with them; None if nothing was lost or
         everything is restored.
@@ -96,7 +98,8 @@ class Claimer:
         self._names = frozenset(service.name for service in services)
         self._guard.offer(services)
         self._learn()
-        if not (self._owners <= owners and self._names <= names):
+        is_larger = not (self._owners <= owners and self._names <= names)
+        if is_larger and (self._granted_for is None or any(map(self._is_own, self._left))):
             self._granted_for = None
             self._due.set()
 
@@ -166,6 +169,8 @@ class Claimer:
         with self._due.work():
             size = len(seen.services) + len(seen.claims.owners)
             wanted, conflicts = await compute(size, partial(self._decide, timed))
+        # A service that this worker runs from now on, while it waits for the store, may need one of these.
+        self._granted_for, self._left = None, tuple(wish for wish in wanted if not self._is_own(wish))
         contested = self._guard.contested
         names = frozenset(service.name for service in seen.services if service.owner in contested)
         wishes = [
@@ -180,6 +185,7 @@ class Claimer:
         all_granted = await claim_all(self._store, admitted)
         self._rate.claimed(admitted, seen.services)
         is_complete = all_granted and not contested and len(admitted) == len(wishes)
+        is_complete = is_complete and not any(map(self._is_own, self._left))
         self._granted_for = (seen.services, seen.claims) if is_complete else None
         self._look_later()
 

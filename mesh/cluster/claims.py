@@ -192,8 +192,12 @@ def plan_claims(
 
 def plan_declarations(services: Iterable[Service], claims: Claims) -> tuple[RecordDeclaration, ...]:
     """The declarations in force that the store does not have yet. `services` are those of the view."""
-    shared = ((service.shared, claims.declarations.get(service.owner)) for service in services)
-    return tuple(RecordDeclaration(service, before) for service, before in shared if service != before)
+    recorded = ((service, claims.declarations.get(service.owner)) for service in services)
+    return tuple(
+        RecordDeclaration(service.shared, before)
+        for service, before in recorded
+        if before is None or not service.shares_with(before)
+    )
 
 
 def is_for_owners(wish: ClaimRequest, owners: Collection[str], names: Collection[Name]) -> bool:

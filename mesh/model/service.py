@@ -1,8 +1,9 @@
 """Services, instances and endpoints, as frozen values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
+from operator import attrgetter
 from typing import TypeAlias
 
 from mesh.model.probe import Probe
@@ -189,6 +190,11 @@ class Service:
         """The part that clients share: all but the probe, which is each endpoint's own."""
         return self if self.probe is None else replace(self, probe=None)
 
+    def shares_with(self, other: "Service") -> bool:
+        """Whether both are the same to clients: they may differ in the probe."""
+        # A copy for each comparison would cost more than everything else that is decided about claims.
+        return self is other or _CLIENT_FIELDS(self) == _CLIENT_FIELDS(other)
+
     def with_probe(self, probe: Probe | None) -> "Service":
         """Return a copy with this probe; None for no probe."""
         return self if probe == self.probe else replace(self, probe=probe)
@@ -203,6 +209,10 @@ class Service:
     def names(self) -> tuple[Name, ...]:
         """All routing names without duplicates, `name` first."""
         return tuple(dict.fromkeys((self.name, *(route.name for route in self.routes))))
+
+
+_CLIENT_FIELDS = attrgetter(*(each.name for each in fields(Service) if each.name != "probe"))
+"""The fields of a service that clients share."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mesh.cluster.claim_actions import ClaimActions
 from mesh.cluster.claim_guard import FIRST_PAUSE, LONGEST_PAUSE, REPORTED, ClaimGuard
@@ -85,6 +87,48 @@ def test_what_the_records_do_not_say_yet_is_learned_from_the_same_view_later() -
     guard.learn(services, claims, {})
     guard.follow(changed(PORT, None), {PORT}, 2)
     assert guard.contested == {"shop/web"}
+
+
+MANY = [
+    service(f"s{number}.test", owner=f"shop/s{number}", publishes=(PortPublication(80, Transport.TCP, 8000 + number),))
+    for number in range(4)
+]
+MANY_RECORDS = {
+    key: value
+    for number, each in enumerate(MANY)
+    for claim in (
+        encode_name_claim(each.name, each.owner),
+        encode_service_claim(each.name, f"10.112.0.{9 + number}"),
+        encode_vip_claim(f"10.112.0.{9 + number}", each.name),
+        encode_port_claim(Transport.TCP, 8000 + number, each.name, 80),
+    )
+    for key, value in claim.items()
+}
+OFFERED = [
+    None,
+    replace(MANY[0], publishes=()),
+    replace(MANY[0], persistence=60),
+    *MANY,
+]
+
+
+@given(st.lists(st.lists(st.sampled_from(OFFERED), max_size=4, unique_by=lambda s: s and s.owner), max_size=5))
+def test_services_that_come_and_go_leave_what_a_guard_knows_that_saw_the_last_ones_only(
+    story: list[list[Service | None]],
+) -> None:
+    view, claims = tuple(MANY), build_view(MANY_RECORDS)[0].claims
+    guard, fresh = ClaimGuard(), ClaimGuard()
+    offers = [[each for each in offered if each is not None] for offered in story]
+    for offered in offers:
+        guard.offer(offered)
+        guard.learn(view, claims, MANY_RECORDS)
+    fresh.offer(offers[-1] if offers else [])
+    fresh.learn(view, claims, MANY_RECORDS)
+    for each in (guard, fresh):
+        each.follow({}, None, 1)
+    assert {each.key: each.value for each in guard.restorations(1)} == {
+        each.key: each.value for each in fresh.restorations(1)
+    }
 
 
 def test_the_pauses_double_up_to_the_longest_one() -> None:

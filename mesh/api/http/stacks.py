@@ -24,7 +24,13 @@ from mesh.model.validation import MAX_SECONDS, validate_number
 from mesh.platform.fleet.errors import FleetUnavailableError
 from mesh.platform.stacks.applier import StackOutcome
 from mesh.platform.stacks.errors import StackRequestError
-from mesh.platform.stacks.listing import DeployRow, ReleaseRow, StackHistoryDocument, StacksDocument
+from mesh.platform.stacks.listing import (
+    DeployRow,
+    ReleaseRow,
+    StackHistoryDocument,
+    StacksDocument,
+    bounded_document,
+)
 from mesh.platform.stacks.operations import ScaleRequest
 from mesh.platform.stacks.scaling import MOST_INSTANCES
 from mesh.util.bulkhead import Bulkhead
@@ -204,11 +210,11 @@ class _OtherStacks:
             return None
         try:
             reply = await self._channel.ask(worker, "/v1/stacks?here=true", most=MAX_STACKS_BYTES)
-            answer = await asyncio.to_thread(msgspec.json.decode, reply.body, type=StacksDocument)
-        except (ChannelError, ValueError, RecursionError):
+            # Who has answered is what its certificate says.
+            answer = await asyncio.to_thread(bounded_document, reply.body, worker)
+        except (ChannelError, ValueError):
             return None  # an earlier version, or it is away
-        # Who has answered is what its certificate says.
-        return None if answer.error is not None else replace(answer, worker=worker)
+        return None if answer.error is not None else answer
 
 
 def _json(document: object) -> web.Response:

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import msgspec
+
+from mesh.model.past_event import bounded_text
 from mesh.platform.fleet.protocol import FleetService, FleetTask
 from mesh.platform.stacks.differ import outside_changes
 from mesh.platform.stacks.kept_deploys import KeptDeploy
@@ -20,6 +23,14 @@ from mesh.platform.stacks.running import (
     read_running,
     running_workers,
 )
+
+MOST_ROWS = 10_000
+"""The most releases that another worker may tell of."""
+_MOST_CHARACTERS = 600
+"""Of each text of another worker."""
+_MOST_REASONS, _MOST_WORKERS = 20, 1000
+"""Of one release that another worker tells of."""
+_MOST_INSTANCES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,20 @@ def release_rows(
     return tuple(sorted(rows, key=lambda row: (row.service, row.release)))
 
 
+def bounded_document(body: bytes, worker: str) -> StacksDocument:
+    """Return what another worker says of stacks, within bounds and without control characters.
+
+    `worker` is the one that was asked, whoever the answer claims to be from. Raises ValueError if it is not valid.
+    """
+    try:
+        found = msgspec.json.decode(body, type=StacksDocument)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    rows = tuple(map(_bounded_row, found.services[:MOST_ROWS]))
+    reason = None if found.error is None else _short(found.error)
+    return StacksDocument(worker, rows, reason, None if found.code is None else _short(found.code))
+
+
 def deploy_rows(records: Iterable[DeployRecord], kept: Iterable[KeptDeploy]) -> tuple[DeployRow, ...]:
     """Return the deploys of a project, newest first.
 
@@ -127,6 +152,30 @@ def utc_text(at: int) -> str:
         return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError, OSError):
         return str(at)
+
+
+def _short(text: str) -> str:
+    """Return a text on one line that can be written as UTF-8."""
+    return bounded_text(text.encode(errors="replace").decode(), _MOST_CHARACTERS)
+
+
+def _bounded_row(row: ReleaseRow) -> ReleaseRow:
+    def number(value: int) -> int:
+        return max(0, min(value, _MOST_INSTANCES))
+
+    return ReleaseRow(
+        _short(row.service),
+        _short(row.release),
+        _short(row.image),
+        None if row.desired is None else number(row.desired),
+        number(row.running),
+        None if row.serving is None else number(row.serving),
+        tuple(map(_short, row.pending[:_MOST_REASONS])),
+        {_short(name): number(count) for name, count in [*row.workers.items()][:_MOST_WORKERS]},
+        tuple(map(_short, row.outside[:_MOST_REASONS])),
+        _short(row.project),
+        None if row.ready is None else number(row.ready),
+    )
 
 
 def _kept_rows(kept: Iterable[KeptDeploy]) -> Iterator[tuple[tuple[int, str, str, str], DeployRow]]:

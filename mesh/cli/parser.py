@@ -187,17 +187,17 @@ def _add_stacks(verbs: _Verbs) -> None:
     ps = verbs.add_parser("ps", help="list deployed services: instances desired, running, pending, and where")
     ps.add_argument("service", nargs="?", metavar="SERVICE", help="or PROJECT/SERVICE, or a project (default: all)")
     _asks(ps)
-    ps.set_defaults(of="ps")
+    ps.set_defaults(of="ps", elsewhere=True)
 
     scale = verbs.add_parser("scale", help="change how many instances of a deployed service run")
     scale.add_argument("scaling", type=_scaling, metavar="SERVICE=N", help="or PROJECT/SERVICE=N")
     _waits(scale)
-    scale.set_defaults(of="scale")
+    scale.set_defaults(of="scale", elsewhere=True)
 
     history = verbs.add_parser("history", help="show who deployed what of a project, and when")
     history.add_argument("project", metavar="PROJECT")
     _asks(history)
-    history.set_defaults(of="ps")
+    history.set_defaults(of="ps", elsewhere=True)
 
 
 def _waits(verb: argparse.ArgumentParser) -> None:

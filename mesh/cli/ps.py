@@ -1,32 +1,23 @@
-"""`vipmesh ps` and `history`: what the engine runs of each stack, and who deployed what when."""
+"""`vipmesh ps` and `history`: what the engine runs of each stack, and who deployed what when.
+
+Both ask the engine of this host. If it is no manager of the swarm, or there is none, they ask the daemon, which knows
+what another worker's engine runs, and the last deploys.
+"""
 
 import argparse
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 
 from mesh.cli.output import complain, print_json, printable
-from mesh.cli.stack_access import AdminReadiness, StackRequestError, require_manager, run_stack_verb
-from mesh.cli.stack_documents import (
-    DeployHistoryDocument,
-    DeployRecordDocument,
-    InstancesDocument,
-    ServiceInstancesDocument,
-)
+from mesh.cli.stack_access import AdminReadiness, elsewhere, require_manager, run_stack_verb
+from mesh.cli.stack_documents import InstancesDocument
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText, MeshError, SettingsError
 from mesh.platform.fleet.protocol import Fleet
-from mesh.platform.stacks.differ import outside_changes
+from mesh.platform.stacks.errors import StackRequestError
+from mesh.platform.stacks.listing import DeployRow, ReleaseRow, StackHistoryDocument, deploy_rows, release_rows
 from mesh.platform.stacks.readiness import StackReadiness
-from mesh.platform.stacks.records import DeployRecord, history_of
-from mesh.platform.stacks.running import (
-    EndpointAnswer,
-    RunningRelease,
-    is_routed,
-    pending_reasons,
-    projects_of,
-    read_running,
-    running_workers,
-)
+from mesh.platform.stacks.records import history_of
+from mesh.platform.stacks.running import EndpointAnswer, read_running
 
 _DIGITS = 8
 """Digits of a digest that are shown to people."""
@@ -38,13 +29,68 @@ def ps(options: argparse.Namespace) -> int:
 
 
 def history(options: argparse.Namespace) -> int:
-    """Run `vipmesh history`. Exit status 1 if nothing runs of the project."""
+    """Run `vipmesh history`. Exit status 1 if nothing was deployed of the project."""
     return run_stack_verb(options, lambda _, fleet: list_deploys(options, fleet))
 
 
 async def list_instances(options: argparse.Namespace, fleet: Fleet, readiness: StackReadiness) -> int:
     """Print what runs. Raises `MeshError`; that no daemon answers is said below the rest."""
-    await require_manager(fleet)
+    worker: str | None = None
+    silent: CodedText | None = None
+    found_rows: Sequence[ReleaseRow]
+    try:
+        await require_manager(fleet)
+    except SettingsError:
+        raise
+    except MeshError as error:
+        found = await elsewhere(options, error, lambda remote: remote.listing())
+        worker, found_rows = found.worker, found.services
+    else:
+        found_rows, silent = await _own_rows(fleet, readiness)
+    rows = tuple(row for row in found_rows if _is_called(options.service, row.service))
+    if options.service is not None and not rows:
+        raise StackRequestError(
+            Code.STACK_UNKNOWN, f"no deployed service is called {options.service}; `vipmesh ps` lists all"
+        )
+    if options.json:
+        text, code = (None, None) if silent is None else (silent.text, str(silent.code))
+        print_json(InstancesDocument(rows, text, code, worker))
+        return 0
+    for line in _table(rows):
+        print(printable(line))
+    if worker is not None:
+        print(printable(f"from the engine of {worker}"))
+    if silent is not None:
+        complain(f"what serves is not known: {silent.text}", str(silent.code))
+    return 0
+
+
+async def list_deploys(options: argparse.Namespace, fleet: Fleet) -> int:
+    """Print the last deploys of a project. Raises `MeshError`.
+
+    If the engine of this host carries none, those in the store count, which the daemon has.
+    """
+    rows: Sequence[DeployRow] = ()
+    refused: MeshError = StackRequestError(Code.STACK_UNKNOWN, f"nothing of project {options.project} was deployed")
+    try:
+        await require_manager(fleet)
+        rows = deploy_rows(history_of(read_running(options.project, await fleet.services(), (), {})), ())
+    except SettingsError:
+        raise
+    except MeshError as error:
+        refused = error
+    if not rows:
+        rows = (await elsewhere(options, refused, lambda remote: remote.history(options.project))).deploys
+    if options.json:
+        print_json(StackHistoryDocument(options.project, tuple(rows)))
+        return 0
+    for row in rows:
+        print(printable(f"{row.at}  {row.by}  {row.service}  {_release(row)}  {row.image or ''}".rstrip()))
+    return 0
+
+
+async def _own_rows(fleet: Fleet, readiness: StackReadiness) -> tuple[Sequence[ReleaseRow], CodedText | None]:
+    """Return what the engine of this host runs, and why it is not known what serves; None if it is."""
     services, tasks = await fleet.services(), await fleet.tasks()
     workers = {each.id: each.name for each in await fleet.workers()}
     silent: CodedText | None = None
@@ -55,70 +101,21 @@ async def list_instances(options: argparse.Namespace, fleet: Fleet, readiness: S
         raise
     except MeshError as error:
         silent = error.coded
-    rows = [
-        _row(project, release, answers, workers)
-        for project in projects_of(services)
-        for releases in read_running(project, services, tasks, answers or {}).releases.values()
-        for release in releases
-        if _is_called(options.service, project, release.service)
-    ]
-    if options.service is not None and not rows:
-        raise StackRequestError(
-            Code.STACK_UNKNOWN, f"no deployed service is called {options.service}; `vipmesh ps` lists all"
-        )
-    rows.sort(key=lambda row: (row.service, row.release))
-    if options.json:
-        unknown = (None, None) if silent is None else (silent.text, str(silent.code))
-        print_json(InstancesDocument(tuple(rows), *unknown))
-        return 0
-    for line in _table(rows):
-        print(printable(line))
-    if silent is not None:
-        complain(f"what serves is not known: {silent.text}", str(silent.code))
-    return 0
+    return release_rows(services, tasks, workers, answers), silent
 
 
-async def list_deploys(options: argparse.Namespace, fleet: Fleet) -> int:
-    """Print the deploys of a project that its services carry. Raises `MeshError`."""
-    await require_manager(fleet)
-    running = read_running(options.project, await fleet.services(), (), {})
-    if not running.releases:
-        raise StackRequestError(Code.STACK_UNKNOWN, f"nothing of project {options.project} was deployed")
-    rows = tuple(_record_document(each) for each in history_of(running))
-    if options.json:
-        print_json(DeployHistoryDocument(options.project, rows))
-        return 0
-    for row in rows:
-        release = row.release if row.digest.startswith(row.release) else f"{row.release} ({row.digest[:_DIGITS]})"
-        print(printable(f"{row.at}  {row.by}  {row.service}  {release}  {row.image}"))
-    return 0
+def _is_called(asked: str | None, owner: str) -> bool:
+    project, _, service = owner.rpartition("/")
+    return asked in (None, service, owner, project)
 
 
-def _is_called(asked: str | None, project: str, service: str) -> bool:
-    return asked in (None, service, f"{project}/{service}", project)
+def _release(row: DeployRow) -> str:
+    if row.release is None or row.digest.startswith(row.release):
+        return row.digest[:_DIGITS]
+    return f"{row.release} ({row.digest[:_DIGITS]})"
 
 
-def _row(
-    project: str,
-    release: RunningRelease,
-    answers: Mapping[str, EndpointAnswer] | None,
-    workers: Mapping[str, str],
-) -> ServiceInstancesDocument:
-    spec = release.engine.spec
-    return ServiceInstancesDocument(
-        f"{project}/{release.service}",
-        release.release,
-        spec.container.image,
-        spec.instances,
-        release.started,
-        release.ready if answers is not None and is_routed(spec) else None,
-        pending_reasons(release),
-        dict(running_workers(release, workers)),
-        outside_changes(release),
-    )
-
-
-def _table(rows: Sequence[ServiceInstancesDocument]) -> Sequence[str]:
+def _table(rows: Sequence[ReleaseRow]) -> Sequence[str]:
     """Return the lines of the table: each release, and below it what is pending or was changed outside vipmesh."""
     if not rows:
         return ["nothing was deployed"]
@@ -136,11 +133,3 @@ def _table(rows: Sequence[ServiceInstancesDocument]) -> Sequence[str]:
         found.extend(f"    {reason}" for reason in row.pending)
         found.extend(f"    changed outside vipmesh: {each}; deploy again to undo it" for each in row.outside)
     return found
-
-
-def _record_document(record: DeployRecord) -> DeployRecordDocument:
-    try:
-        at = datetime.fromtimestamp(record.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, OverflowError, OSError):
-        at = str(record.at)
-    return DeployRecordDocument(record.service, record.release, record.digest, record.image, at, record.by)

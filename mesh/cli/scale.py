@@ -1,16 +1,27 @@
-"""`vipmesh scale`: changes how many instances of a deployed service run."""
+"""`vipmesh scale`: changes how many instances of a deployed service run.
+
+It asks the engine of this host. If that is no manager of the swarm, or there is none, it asks the worker whose engine
+is one, with the certificate or token of whoever types the verb.
+"""
 
 import argparse
-from dataclasses import replace
+from collections.abc import Mapping
+from typing import Any
 
-from mesh.cli.output import print_json
-from mesh.cli.stack_access import StackRequestError, print_failures, require_manager, run_stack_verb, stack_applier
+from mesh.cli.output import print_json, printable
+from mesh.cli.stack_access import (
+    DEFAULT_WAIT,
+    elsewhere,
+    print_failures,
+    require_manager,
+    run_stack_verb,
+    stack_applier,
+)
 from mesh.cli.stack_documents import DeployDocument, ServiceFailureDocument
-from mesh.model.codes import Code
+from mesh.model.errors import MeshError, SettingsError
 from mesh.platform.fleet.protocol import Fleet
-from mesh.platform.stacks.applier import StackApplier
-from mesh.platform.stacks.model import DesiredService
-from mesh.platform.stacks.running import RunningRelease, projects_of
+from mesh.platform.stacks.applier import ServiceFailure
+from mesh.platform.stacks.scaling import find_scalable, owner_of, scaled_service
 
 
 def scale(options: argparse.Namespace) -> int:
@@ -20,49 +31,55 @@ def scale(options: argparse.Namespace) -> int:
 
 async def scale_service(options: argparse.Namespace, fleet: Fleet) -> int:
     """Set the number of instances and wait until they are ready. Raises `MeshError`."""
-    await require_manager(fleet)
     name, instances = options.scaling
+    try:
+        await require_manager(fleet)
+    except SettingsError:
+        raise
+    except MeshError as error:
+        return await _scale_elsewhere(options, error)
     applier = stack_applier(fleet, options)
-    project, release = await _find(name, fleet, applier)
-    target = DesiredService(
-        release.service,
-        replace(release.engine.spec, instances=instances),
-        release.release,
-        release.actual_digest,
+    project, release = find_scalable(name, await fleet.services())
+    outcome = await applier.scale(project, scaled_service(release, instances))
+    return _report(options, f"{project}/{release.service}", outcome.steps, outcome.failures)
+
+
+async def _scale_elsewhere(options: argparse.Namespace, refused: MeshError) -> int:
+    """Have another worker do it. Raises `MeshError`, `refused` if no daemon answers."""
+    name, instances = options.scaling
+    wait = DEFAULT_WAIT if options.wait is None else options.wait
+    found = await elsewhere(options, refused, lambda remote: remote.listing())
+    owner = owner_of(name, found.services)
+    project, _, service = owner.rpartition("/")
+    worker, answer = await elsewhere(
+        options, refused, lambda remote: remote.scale(found.worker or "", project, service, instances, wait)
     )
-    outcome = await applier.scale(project, target)
-    failures = tuple(ServiceFailureDocument(e.service, e.ready, e.wanted, e.reasons) for e in outcome.failures)
+    steps = tuple(map(str, answer.get("steps", ())))
+    if not options.json:
+        for step in steps:
+            print(printable(f"{step}, by {worker}"))
+    return _report(options, owner, steps, tuple(map(_failure, answer.get("failures", ()))), worker=worker)
+
+
+def _report(
+    options: argparse.Namespace,
+    owner: str,
+    steps: tuple[str, ...],
+    failures: tuple[ServiceFailure, ...],
+    *,
+    worker: str | None = None,
+) -> int:
+    project, _, service = owner.rpartition("/")
+    documents = tuple(ServiceFailureDocument(e.service, e.ready, e.wanted, e.reasons) for e in failures)
     if options.json:
-        print_json(DeployDocument(project, False, steps=outcome.steps, failures=failures))
+        print_json(DeployDocument(project, False, steps=steps, failures=documents, worker=worker))
     else:
-        if not outcome.steps:
-            print(f"{release.service}: has {instances} already")
-        print_failures(outcome.failures)
+        if not steps:
+            print(printable(f"{service}: has {options.scaling[1]} already"))
+        print_failures(failures)
     return 1 if failures else 0
 
 
-async def _find(name: str, fleet: Fleet, applier: StackApplier) -> tuple[str, RunningRelease]:
-    """Return the one release of a service that can be scaled. Raises `StackRequestError`."""
-    found: list[tuple[str, RunningRelease]] = []
-    for project in projects_of(await fleet.services()):
-        running = await applier.read(project, asks_mesh=False)
-        for service, releases in running.releases.items():
-            if name in (service, f"{project}/{service}"):
-                found.extend((project, each) for each in releases)
-    if not found:
-        raise StackRequestError(Code.STACK_UNKNOWN, f"no deployed service is called {name}; `vipmesh ps` lists all")
-    owners = sorted({f"{project}/{each.service}" for project, each in found})
-    if len(owners) > 1:
-        raise StackRequestError(
-            Code.STACK_NOT_SCALED, f"{name} is the name of {' and '.join(owners)}; write PROJECT/SERVICE"
-        )
-    if len(found) > 1:
-        raise StackRequestError(
-            Code.STACK_NOT_SCALED, f"{name} has {len(found)} releases: a deploy has not ended; deploy again first"
-        )
-    project, release = found[0]
-    if release.engine.spec.instances is None:
-        raise StackRequestError(
-            Code.STACK_NOT_SCALED, f"{name} has one instance on each worker, by its label global; it has no number"
-        )
-    return project, release
+def _failure(row: Mapping[str, Any]) -> ServiceFailure:
+    reasons = tuple(map(str, row.get("reasons", ())))
+    return ServiceFailure(str(row.get("service")), row.get("ready", 0), row.get("wanted", 0), reasons)

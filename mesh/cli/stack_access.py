@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mesh.cli.client import AdminClient
 from mesh.cli.output import report_failure
@@ -20,7 +20,11 @@ from mesh.model.errors import CodedText, MeshError
 from mesh.platform.fleet.errors import FleetUnavailableError
 from mesh.platform.fleet.protocol import Fleet, FleetState
 from mesh.platform.stacks.applier import DeployAuthor, StackApplier
+from mesh.platform.stacks.errors import StackRequestError
 from mesh.platform.stacks.running import EndpointAnswer
+
+if TYPE_CHECKING:
+    from mesh.cli.remote_stacks import RemoteStacks
 
 DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 """The engine that is asked if `[source.docker] socket` is not set."""
@@ -31,9 +35,8 @@ _STATUS_TIMEOUT = 10.0
 _INTERRUPTED = 130
 """The exit status of what SIGINT has ended: 128 and its number."""
 
-
-class StackRequestError(MeshError):
-    """This stack does not have what the command names."""
+T = TypeVar("T")
+__all__ = ["StackRequestError"]
 
 
 class AdminReadiness:
@@ -90,6 +93,25 @@ async def require_manager(fleet: Fleet) -> FleetState:
     return state
 
 
+async def elsewhere(options: argparse.Namespace, refused: MeshError, ask: Callable[["RemoteStacks"], T]) -> T:
+    """Return what daemons answer where the engine of this host has refused.
+
+    Raises `MeshError`: `refused` if no daemon answers, or if no engine of the cluster is part of a swarm.
+    """
+    from mesh.cli.client import DaemonUnreachableError
+    from mesh.cli.remote_stacks import RemoteStacks
+
+    remote = RemoteStacks(options)
+    try:
+        return await asyncio.to_thread(ask, remote)
+    except DaemonUnreachableError as error:
+        raise refused from error
+    except StackRequestError as error:
+        if refused.code is Code.STACK_NO_SWARM and error.code is Code.STACK_NO_MANAGER:
+            raise refused from error
+        raise
+
+
 def no_swarm(state: FleetState) -> MeshError:
     """Return what to do about an engine that is part of no swarm."""
     if state.live_restore:
@@ -114,7 +136,8 @@ def stack_applier(fleet: Fleet, options: argparse.Namespace) -> StackApplier:
         print(printable(line), flush=True)
 
     wait = DEFAULT_WAIT if options.wait is None else options.wait
-    author = DeployAuthor(_author(), time.time)
+    began = time.time()  # what one command deploys is one deploy
+    author = DeployAuthor(_author(), lambda: began)
     return StackApplier(
         fleet, AdminReadiness(options), author, wait=wait, tell=(lambda _: None) if options.json else tell
     )

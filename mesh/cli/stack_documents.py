@@ -6,6 +6,7 @@ Fields are added, never changed or removed; a program must ignore fields that it
 from dataclasses import dataclass
 
 from mesh.cli.documents import ProblemDocument
+from mesh.platform.stacks.listing import ReleaseRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,57 +56,17 @@ class DeployDocument:
     """Why it ended before its end; None if it did not."""
     code: str | None = None
     """The code of the error, which `docs/errors.md` explains."""
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceInstancesDocument:
-    """One release of a service."""
-
-    service: str
-    """`PROJECT/SERVICE`."""
-    release: str
-    image: str
-    desired: int | None
-    """None: one on each worker."""
-    running: int
-    serving: int | None
-    """None if it has no routing, or if no daemon answers."""
-    pending: tuple[str, ...]
-    """Why the engine has not started the others, in its own words."""
-    workers: dict[str, int]
-    """How many run on each worker."""
-    outside: tuple[str, ...]
-    """What was changed outside vipmesh."""
+    worker: str | None = None
+    """The worker that has scaled; None if the engine of this host was asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstancesDocument:
     """The result of `ps`."""
 
-    services: tuple[ServiceInstancesDocument, ...]
+    services: tuple[ReleaseRow, ...]
     error: str | None = None
     """Why it is not known what serves; None if it is."""
     code: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeployRecordDocument:
-    """One deploy of one service."""
-
-    service: str
-    release: str
-    digest: str
-    image: str
-    at: str
-    """The time, as `2026-11-30T14:02:11Z`."""
-    by: str
-    """The user, with the host."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeployHistoryDocument:
-    """The result of `history`."""
-
-    project: str
-    deploys: tuple[DeployRecordDocument, ...]
-    """Newest first."""
+    worker: str | None = None
+    """The worker whose engine has answered; None for the engine of this host."""

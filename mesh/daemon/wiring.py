@@ -7,7 +7,7 @@ daemon on the same store, an address that is in use.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ from mesh.api.connectivity.plan import PlanFacts
 from mesh.api.http.history import HistoryHandler
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi
+from mesh.api.stack_readiness import SnapshotReadiness
 from mesh.api.status import StatusDetail, WorkerStatus, worker_status
 from mesh.cluster.claim_actions import ClaimActions
 from mesh.cluster.records.encode import build_view, own_prefixes
@@ -83,11 +84,15 @@ from mesh.host.sysctl import RouterSettings
 from mesh.host.vip_interface import LoopbackAddresses, MeshInterface
 from mesh.model.claims import ClaimLimits, ClaimPace
 from mesh.model.codes import Code
+from mesh.model.engine_facts import EngineFacts
 from mesh.model.errors import ActionRefusedError, CodedText, MeshError
 from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.past_event import NumberedEvent
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
+from mesh.platform.fleet.swarm import SwarmFleet
+from mesh.platform.stacks.history_keeper import DeployHistoryKeeper
+from mesh.platform.stacks.operations import StackOperations
 from mesh.sources.compose.limits import compose_limits
 from mesh.sources.compose.source import ComposeSource
 from mesh.sources.docker.client import outbound_address
@@ -166,7 +171,6 @@ async def run_daemon(
         interface = LoopbackAddresses() if settings.vip_pool.is_loopback else MeshInterface()
         if isinstance(interface, MeshInterface):
             stack.push_async_callback(interface.close)
-        engine = settings.source_docker_socket
         prober = Prober(
             context.events.wake.set,
             max_in_flight=shares.checks,
@@ -213,7 +217,7 @@ async def run_daemon(
                 facts=HostFactSources(
                     HostFactReader(settings.vip_pool, own_certificates(settings), secrets=secret_files(settings)),
                     host_needs(settings, plane.name),
-                    None if engine is None else partial(ask_engine_facts, engine),
+                    _engine_facts(settings),
                 ),
                 prober=prober,
                 publish=_publisher(zone_builder, names),
@@ -243,6 +247,7 @@ async def run_daemon(
             exits=exits,
             on_events=collector.feed.happened,
         )
+        fleet = None if settings.source_docker_socket is None else SwarmFleet(settings.source_docker_socket)
         connectivity = ConnectivityTester(
             loop.snapshots.evidence, lambda: _plan_facts(settings, resolver, loop.peers.workers(), plane)
         )
@@ -259,6 +264,7 @@ async def run_daemon(
             channel=_channel(settings, loop.peers, stack),
             removal=WorkerRemoval(settings.node_name, store),
             history=HistoryHandler(lambda: settings.node_name, collector.history),
+            stacks=StackOperations(fleet, SnapshotReadiness(loop.snapshots.observe), store),
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -275,6 +281,10 @@ async def run_daemon(
                 *(
                     tasks.create_task(bulkhead.keep_running("arrival", monitor.run), name="arrival")
                     for monitor in _arrival_monitors(settings, loop, connectivity)
+                ),
+                *(
+                    tasks.create_task(bulkhead.keep_running("deploys", keeper.run), name="deploys")
+                    for keeper in ([] if fleet is None else [DeployHistoryKeeper(fleet, store)])
                 ),
             ]
             started(
@@ -438,6 +448,12 @@ async def _handovers(
 def _facts(settings: Settings, plane: DataPlane, reason: str, dns: Sequence[tuple[str, int]]) -> WorkerFacts:
     listens = tuple(f"{host}:{port}" for host, port in dns)
     return WorkerFacts(__version__, settings.node_name, plane.name, reason, listens, settings.store_url)
+
+
+def _engine_facts(settings: Settings) -> Callable[[], Awaitable[EngineFacts | None]] | None:
+    """What asks the engine of this host for its facts; None without an engine."""
+    engine = settings.source_docker_socket
+    return None if engine is None else partial(ask_engine_facts, engine)
 
 
 def _plan_facts(

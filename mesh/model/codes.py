@@ -1765,6 +1765,36 @@ class Code(Enum):
         engine with `live-restore` in its daemon.json cannot be in a swarm: remove it and restart the engine.
         """,
     )
+    STACK_NO_MANAGER = (
+        "VM935",
+        "No worker whose engine manages the swarm answers",
+        """
+        Only an engine that is a manager of the swarm says what runs, and changes it. This worker's is none, and no
+        other worker answers for one over the channel between workers. Ask a worker on a manager with `--admin`, or let
+        workers ask one another: `[admin] tcp`, `cert` and `client_ca` on each, certificates from
+        `vipmesh cluster certs`. With your own certificate or token (`--cert` and `--ca`, or `--token-file`) the command
+        line asks the other workers itself. `docker node promote` makes an engine a manager.
+        """,
+    )
+    STACK_ELSEWHERE = (
+        "VM936",
+        "Another worker has to do it, and cannot be asked with your credentials",
+        """
+        The engine that manages the swarm is that of the worker in the message. It does what an operator asks for, with
+        the operator's own certificate or token, and never what another worker asks for. Name your certificate with
+        `--cert` and who signed the workers' with `--ca`, or type the command on that worker.
+        docs/howto/act-on-any-worker.md has the steps.
+        """,
+    )
+    DEPLOYS_NOT_KEPT = (
+        "VM937",
+        "The last deploys are not written to the store",
+        """
+        The store does not answer, or does not let this worker write below `stacks/`. Stacks run on; only
+        `vipmesh history PROJECT` on workers whose engines are no managers does not show the newest deploys. It is tried
+        again. With roles in etcd, type the lines that `vipmesh cluster roles` prints again.
+        """,
+    )
 
     LOG_LABEL = (
         "VM950",

@@ -68,6 +68,7 @@ from mesh.model.problem import Severity
 from mesh.model.request import RequestOutcome
 from mesh.model.service import DrainReason, Forwarding, Health, Instance, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
+from mesh.platform.stacks.listing import StackHistoryDocument, StacksDocument
 from mesh.store import StoreSnapshot
 from mesh.store.cached import CachedStore
 from mesh.store.sqlite import SqliteStore
@@ -405,6 +406,8 @@ def documents() -> Mapping[str, Document]:
         "past events of all workers": document(ClusterEventsDocument),
         "address of a worker": described("WorkerAddress"),
         "history": document(HistoryDocument),
+        "stacks": document(StacksDocument),
+        "deploys of a stack": document(StackHistoryDocument),
         "request of a verb": described("Named"),
         "answer to a verb": described("Done"),
         "refusal": described("Refusal"),

@@ -17,6 +17,7 @@ from mesh.cli.doctor import FindingDocument as Finding
 from mesh.cli.parser import build_parser
 from mesh.cli.top_view import TopRow, TopSnapshot
 from mesh.config import settings
+from mesh.platform.stacks.listing import DeployRow, ReleaseRow, StackHistoryDocument
 from tests.docs.pages import ROOT
 
 VERBS, _, DOCUMENTS = (ROOT / "docs" / "cli.md").read_text().partition("## What programs get")
@@ -82,8 +83,8 @@ def test_documented_verbs_equal_those_of_the_code() -> None:
             "`deploy`, `undeploy`, `scale`",
             [stacks.DeployDocument, stacks.ServiceChangeDocument, stacks.ServiceFailureDocument],
         ),
-        ("`ps`", [stacks.InstancesDocument, stacks.ServiceInstancesDocument]),
-        ("`history`", [stacks.DeployHistoryDocument, stacks.DeployRecordDocument]),
+        ("`ps`", [stacks.InstancesDocument, ReleaseRow]),
+        ("`history`", [StackHistoryDocument, DeployRow]),
         ("`workers remove`", [answers.WorkerRemovalDocument]),
         ("`claims free`, `claims move`", [answers.ClaimChangeDocument]),
         ("`cluster roles`", [answers.RolesDocument]),

@@ -19,6 +19,8 @@ from mesh.config.settings import SETTINGS, environment_variable, parse_settings
 from mesh.model.errors import SettingsError
 from mesh.model.past_event import MAX_EVENT_TEXT, bounded_text
 from mesh.model.service import Instance
+from mesh.platform.stacks.kept_deploys import decode_deploys, encode_deploys, merge_deploys
+from mesh.platform.stacks.listing import bounded_document
 from mesh.platform.stacks.model import StackSite
 from mesh.platform.stacks.placing import zone_problems
 from mesh.platform.stacks.stack import read_stack
@@ -240,6 +242,18 @@ def check_records(data: bytes) -> None:
     check_shown(problems)
     assert good.endpoints[0] in view.endpoints
     assert good.services[0] in view.services or any(service.owner == "shop/good" for service in view.services)
+
+
+def check_stacks(data: bytes) -> None:
+    """The last deploys in the store and the stacks of another worker are values within bounds, or a `ValueError`."""
+    with suppress(ValueError):
+        deploys = decode_deploys(data)
+        assert decode_deploys(encode_deploys(deploys)) == merge_deploys(deploys, ())[: len(deploys)]
+    with suppress(ValueError):
+        document = bounded_document(data, "w2")
+        shown = [text for row in document.services for text in (row.service, row.image, *row.pending, *row.workers)]
+        assert all(text.isprintable() for text in shown)
+        msgspec.json.encode(document)
 
 
 def check_settings(data: bytes) -> None:

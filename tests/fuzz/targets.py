@@ -75,6 +75,9 @@ TARGETS: Sequence[FuzzTarget] = (
     FuzzTarget(
         "worker", "etcd records and labels", partial(parts.running, parts.worker), ("mesh.cluster", "mesh.control")
     ),
+    _parser(
+        "stacks", "etcd records", parsers.check_stacks, "mesh.platform.stacks.kept", "mesh.platform.stacks.listing"
+    ),
     _parser("etcd_messages", "etcd answers", parsers.check_etcd_messages, "mesh.store.etcd"),
     FuzzTarget("etcd_client", "etcd answers", partial(parts.running, parts.etcd_client), ("mesh.store.etcd",)),
     _parser("http_response", "probe answers", check_http_response, "mesh.health.checks.http"),

@@ -48,6 +48,15 @@ class StoreContract:
         assert (await store.read()).revision == revision, "and changes nothing"
         assert (await store.read()).records == {"claims/a": b"3", "claims/c": b"5"}
 
+    async def test_the_last_deploys_of_a_stack_have_no_lease(self, store: Store) -> None:
+        assert await store.change({"stacks/shop": None}, {"stacks/shop": b"1"})
+        await store.register({"workers/w1/x": b"x"})
+        await store.register({})
+        assert not await store.change({"stacks/shop": None}, {"stacks/shop": b"2"})
+        assert not await store.change({"stacks/shop": b"0"}, {"stacks/shop": b"2"})
+        assert await store.change({"stacks/shop": b"1"}, {"stacks/shop": b"2"})
+        assert (await store.read()).records == {"stacks/shop": b"2"}
+
     async def test_a_watch_shows_a_claim_that_is_deleted(self, store: Store) -> None:
         await store.claim({"claims/a": b"1", "claims/b": b"2"})
         async with aclosing(watching(store)) as snapshots, asyncio.timeout(10):

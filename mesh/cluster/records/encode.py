@@ -11,6 +11,7 @@ problem, never raised as an exception: one broken record must not stop the other
     claims/declarations/<owner>         a `Service` without a probe   the declaration in force
     claims/older-names                  {"names"}                     served before `[names] allow` existed; once
     claims/idle/..., claims/clock       how long claims have not been declared (`mesh.cluster.claim_usage`)
+    stacks/<project>                    {"deploys"}                   (`mesh.platform.stacks.kept_deploys`)
     workers/<worker>/services/<owner>   a `Service`, {"own_probe"}    leased
     workers/<worker>/endpoints/<id>     an `Endpoint`                 leased
     workers/<worker>/daemon             {"version", "session", "listens", "admin", "data_plane"}  leased; written last

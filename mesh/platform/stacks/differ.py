@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from mesh.platform.fleet.protocol import FleetContainer, FleetSpec
 from mesh.platform.stacks.model import Desired, DesiredService
+from mesh.platform.stacks.records import records_of
 from mesh.platform.stacks.rollout import RemoveStep, current_release, instances_text
 from mesh.platform.stacks.running import RunningRelease, RunningStack
 
@@ -123,9 +124,16 @@ def outside_changes(release: RunningRelease) -> tuple[str, ...]:
     """Return what was changed of an engine service by somebody who keeps no labels of vipmesh."""
     found = []
     if release.digest != release.actual_digest:
-        found.append(f"release {release.release} is not what was deployed as it any more")
+        found.append(f"release {release.release} is not what was deployed as it any more{_other_image(release)}")
     found.extend(f"field {name}" for name in release.engine.unknown)
     return tuple(found)
+
+
+def _other_image(release: RunningRelease) -> str:
+    """Return what image it was deployed with and has now; empty if it has the same, or that is not known."""
+    now = release.engine.spec.container.image
+    was = next((each.image for each in records_of(release) if each.digest == release.digest), now)
+    return "" if was == now else f": image {_shown(_short_image(was))} -> {_shown(_short_image(now))}"
 
 
 def _change(target: DesiredService, running: tuple[RunningRelease, ...]) -> StackChange:

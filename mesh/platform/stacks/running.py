@@ -63,7 +63,7 @@ class RunningRelease:
     @property
     def completed(self) -> int:
         """Instances that have ended with exit status 0 and are not started again."""
-        return len({task.slot or task.worker_id for task in self.tasks if _is_completed(task, self.engine.spec)})
+        return len({_slot(task) for task in self.tasks if _is_completed(task, self.engine.spec)})
 
     @property
     def was_changed_outside(self) -> bool:
@@ -164,13 +164,28 @@ def waiting_reasons(
 
 
 def pending_reasons(release: RunningRelease) -> tuple[str, ...]:
-    """Return the engine's own words for the instances that it has not started, each once."""
+    """Return the engine's own words for the instances that it has not started, each once.
+
+    An instance that ends again and again is between two tries most of the time: then the last try counts.
+    """
     found = dict.fromkeys(
         f"{task.state}: {task.reason}" if task.reason else task.state
         for task in release.tasks
         if task.desired == "running" and task.state not in ("running", "complete")
     )
+    running = {_slot(task) for task in release.tasks if task.desired == "running" and task.state == "running"}
+    tried: set[int | str] = set()
+    for task in sorted(release.tasks, key=lambda task: -task.since):
+        if task.state in ("failed", "rejected") and _slot(task) not in running | tried:
+            tried.add(_slot(task))
+            exit_code = "" if task.exit_code is None else f" (exit code {task.exit_code})"
+            found[f"{task.state}{exit_code}" + (f": {task.reason}" if task.reason else "")] = None
     return tuple(found)[:_MOST_REASONS]
+
+
+def _slot(task: FleetTask) -> int | str:
+    """Return the place that a task fills: its slot, or its worker where there is one on each."""
+    return task.slot or task.worker_id
 
 
 def _is_completed(task: FleetTask, spec: FleetSpec) -> bool:

@@ -25,6 +25,7 @@ from mesh.api.traffic_history import HistoryDocument
 from mesh.api.workers import WorkersDocument
 from mesh.model.codes import Code
 from mesh.model.table import RealKey
+from mesh.platform.stacks.listing import StackHistoryDocument, StacksDocument
 from mesh.testing.channel import FakeDirectory, FakeWorkerChannel
 from tests.api.http.worker import client, serving, socket_of, until
 
@@ -66,6 +67,8 @@ def test_its_schemas_equal_those_of_the_code() -> None:
             ConnectivityPlan,
             ConnectivityReport,
             WorkersDocument,
+            StacksDocument,
+            StackHistoryDocument,
         ],
         ref_template="#/components/schemas/{name}",
     )
@@ -108,6 +111,11 @@ ANSWERS = [
     ("get", "/v1/workers/w9/address", None, 404),
     ("get", "/v1/events/past?last=1", None, 200),
     ("get", "/v1/events/past?last=0", None, 400),
+    ("get", "/v1/stacks", None, 200),
+    ("get", "/v1/stacks?here=true", None, 200),
+    ("get", "/v1/stacks/shop", None, 200),
+    ("get", "/v1/stacks/shop/history", None, 404),
+    ("post", "/v1/stacks/shop/scale", b'{"service": "web", "instances": 1}', 409),
     ("get", "/v1/history", None, 200),
     ("get", "/v1/history?of=demo/a", None, 200),
     ("get", "/v1/history?of=", None, 400),
@@ -167,6 +175,7 @@ async def test_real_responses_match_the_description(
         text = await answer.text()
         assert (answer.status, text) == (status, text)
     described = re.sub("/workers/w[0-9]/", "/workers/{worker}/", path.partition("?")[0])
+    described = described.replace("/stacks/shop", "/stacks/{project}")
     response = DESCRIBED["paths"][described][method]["responses"][str(status)]
     if "$ref" in response:
         response = DESCRIBED["components"]["responses"][response["$ref"].rpartition("/")[2]]

@@ -20,6 +20,7 @@ from mesh.api.http.broadcaster import EventBroadcaster
 from mesh.api.http.history import HistoryHandler
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.server import AdminApi, AdminListenConfig
+from mesh.api.http.stacks import StackRequests
 from mesh.api.past_events import PastEventsDocument
 from mesh.api.traffic_history import INTERVAL, HistorySample, TrafficHistory
 from mesh.control.planner import make_plan
@@ -120,6 +121,8 @@ class Worker:
     """The events that it has kept; `keep` adds one."""
     channel: "Rings | None" = None
     """Other workers; None if it has none that it could ask."""
+    stacks: StackRequests | None = None
+    """What runs of stacks; None if its engine cannot be asked."""
 
     @property
     def url(self) -> str:
@@ -144,6 +147,7 @@ class Worker:
             channel=self.channel,
             past=PastEventsHandler(lambda: FACTS.worker, "test", self),
             history=HistoryHandler(lambda: FACTS.worker, self.history),
+            stacks=self.stacks,
         )
         await api.start()
         async with asyncio.TaskGroup() as tasks:

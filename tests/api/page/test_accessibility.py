@@ -16,6 +16,7 @@ from mesh.model.view import ClusterView
 from tests.api.metrics.test_families import problem
 from tests.api.page.axe import violations
 from tests.api.page.browser import Complaints, Rings, Worker, failed, happened, observed
+from tests.api.page.test_stacks import DRIFTED, STUCK, ShownStacks, row
 from tests.builders import service
 
 Scheme = Literal["light", "dark"]
@@ -34,6 +35,7 @@ def busy(worker: Worker) -> None:
     worker.passed(30, "demo/1", 100)
     for kind in EventKind:
         worker.keep(happened(f"something of kind {kind}", kind, owner="demo/1", service="service-1.test"))
+    worker.stacks = ShownStacks(row(), STUCK, DRIFTED)
     worker.channel = Rings("w2", "w3")
     worker.channel.kept["w2"] = [happened("service-1.test lost its last endpoint", EventKind.SERVICE_EMPTY)]
 

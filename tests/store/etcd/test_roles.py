@@ -18,8 +18,13 @@ from mesh.model.claims import ClaimLimits
 from mesh.model.problem import Problem
 from mesh.model.service import Endpoint, Health
 from mesh.model.view import ClusterView, HealthReport
+from mesh.platform.stacks.history_keeper import DeployHistoryKeeper
+from mesh.platform.stacks.kept_deploys import decode_deploys, stack_key
+from mesh.platform.stacks.records import stamp
 from mesh.store import Store, StoreError
+from mesh.testing.fleet import FakeFleet, fake_worker
 from tests.builders import SMALL_POOL, service
+from tests.platform.stacks.builders import desired_service
 from tests.store.contract import watching
 from tests.store.etcd.server import EtcdServer, etcd, until
 from tests.store.etcd.test_auth import opened, settings
@@ -102,6 +107,24 @@ async def test_a_worker_writes_nothing_in_the_name_of_another(guarded: EtcdServe
         async with aclosing(watching(store)) as snapshots:
             await store.register({"workers/w1/x": b"1", "health/w1/x": b"2"})
             await until(snapshots, lambda seen: seen.keys() >= {"workers/w1/x", "health/w1/x", key})
+
+
+async def test_a_worker_writes_the_last_deploys_and_without_the_right_to_it_nothing_freezes(
+    guarded: EtcdServer, tmp_path: Path
+) -> None:
+    fleet = FakeFleet([fake_worker("w1")])
+    await fleet.create(stamp(desired_service("web", "web:1").spec, (), 1_800_000_000, "kim@w1"))
+    async with worker(guarded, tmp_path, "w1") as store:
+        await DeployHistoryKeeper(fleet, store).copy()
+        key = stack_key("shop")
+        (deploy,) = decode_deploys((await store.read()).records[key])
+        assert deploy.by == "kim@w1"
+        await fleet.create(stamp(desired_service("db", "db:1").spec, (), 1_800_000_100, "kim@w1"))
+        guarded.ctl("role", "revoke-permission", "vipmesh-w1", "--prefix=true", "/vipmesh/stacks/")
+        with pytest.raises(StoreError, match="permission"):
+            await DeployHistoryKeeper(fleet, store).copy()
+        assert store.trouble is None
+        assert (await store.read()).records.keys() >= {key}
 
 
 def test_the_lines_are_for_the_workers_and_the_prefix_of_the_settings(

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,33 @@ async def test_a_stack_from_its_first_deploy_to_its_end(swarm_engine: Engine, tm
         assert swarm_engine.docker("service", "ls", "-q") == ""
         assert swarm_engine.docker("ps", "-q") == ""
         assert "shop_cache" in swarm_engine.docker("volume", "ls", "-q")
+
+
+@pytest.mark.timeout(400)
+async def test_the_daemon_answers_for_stacks_also_where_the_engine_may_not_be_asked(
+    swarm_engine: Engine, tmp_path: Path
+) -> None:
+    file = tmp_path / "shop.yaml"
+    file.write_text(FILE % (1, 2))
+    async with worker(swarm_engine, tmp_path, plane="nftables") as mesh:
+        elsewhere = replace(mesh, environment={**mesh.environment, "VIPMESH_SOURCE_DOCKER_SOCKET": "unix:///nowhere"})
+        assert "it does not answer" in await vipmesh(elsewhere, "deploy", str(file), status=1)
+        await vipmesh(mesh, "deploy", "--init", "--wait", "120", str(file))
+        assert "from the engine of w1" in await vipmesh(elsewhere, "ps", "shop")
+        assert "by w1" in await vipmesh(elsewhere, "scale", "server=3", "--wait", "120")
+        (row,) = await services(elsewhere)
+        assert (row["desired"], row["running"], row["ready"], row["serving"], row["outside"]) == (3, 3, 3, 3, [])
+        (name,) = (await swarm_engine.adocker("service", "ls", "--format", "{{.Name}}")).split()
+        await swarm_engine.adocker("service", "update", "--detach", "--env-add", "LEVEL=9", name)
+        (row,) = await services(elsewhere)
+        assert "is not what was deployed as it any more" in row["outside"][0]
+
+        await vipmesh(mesh, "undeploy", "shop", "--wait", "120")
+
+        async def history() -> list[dict[str, Any]]:
+            shown = await vipmesh(elsewhere, "history", "--json", "shop")
+            found: list[dict[str, Any]] = json.loads(shown)["deploys"]
+            return found
+
+        (deploy,) = await history()
+        assert (deploy["service"], deploy["image"], len(deploy["digest"])) == ("server", None, 64)

@@ -10,11 +10,13 @@ import { Happened } from "./happened.js";
 import { Figure } from "./plot.js";
 import { counted, matcher, serviceText, tally } from "./search.js";
 import { Services, sorted } from "./services.js";
+import { Stacks } from "./stacks.js";
 import { ask, follow, keepToken, setToken } from "./stream.js";
 import { onTurn } from "./way.js";
 import { Workers } from "./workers.js";
 import { Wrong } from "./wrong.js";
 
+const STACKS = 10_000, NO_STACKS = 60_000; // ms between two looks at the stacks, and where there are none
 const PAST = 500; // the most past events that are asked for at once
 
 const at = (id) => document.getElementById(id);
@@ -43,6 +45,7 @@ const announcer = new Announcer(at("announcements"));
 const services = new Services(at("service-table"), at("more"), page);
 const wrong = new Wrong(at("problems"));
 const workers = new Workers(at("workers"), at("on-worker"));
+const stacks = new Stacks({ section: at("stacks"), body: at("stack-rows"), note: at("stacks-note") });
 const dialog = new CodeDialog(at("code"), () => {
   if (parse(location.hash)[0] === "code") history.replaceState(null, "", location.pathname + before);
 });
@@ -73,6 +76,7 @@ const deliver = {
     page.happened.begin();
     setTimeout(remember); // after the first paint
     setTimeout(listWorkers);
+    setTimeout(listStacks);
   },
   flow(flow) {
     known.traffic = new Map(flow.services.map((each) => [each.owner, each]));
@@ -112,6 +116,18 @@ async function listWorkers() {
     // the connection is lost, too, and says so; or the worker is of an earlier version
   }
   soon();
+}
+
+/** Ask what the engine runs of stacks, now and again while somebody looks. */
+async function listStacks() {
+  clearTimeout(listStacks.next);
+  try {
+    if (!document.hidden) stacks.show(await ask("/v1/stacks"));
+  } catch {
+    // the connection is lost, too, and says so; or the worker is of an earlier version
+  }
+  clearTimeout(listStacks.next); // another call may have come meanwhile
+  listStacks.next = setTimeout(listStacks, stacks.any ? STACKS : NO_STACKS);
 }
 
 function state(name, words, retry) {
@@ -297,6 +313,9 @@ at("more-events").addEventListener("click", () => {
 });
 for (const button of document.querySelectorAll("[data-sort]")) button.addEventListener("click", () => sortBy(button.dataset.sort));
 addEventListener("keydown", onEscape);
+document.addEventListener("visibilitychange", () => {
+  if (known.ready && !document.hidden) listStacks();
+});
 addEventListener("hashchange", arrive);
 onTurn(() => services.redraw());
 keepToken();

@@ -879,7 +879,7 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
         ),
         Bound(
             "time for `claims`, `drain` and `test` of a worker; for each question of `doctor`",
-            "{mesh.cli.claims:_PATIENCE|s}; {mesh.cli.drain:_PATIENCE|s}; {mesh.cli.test:_PEER_PATIENCE|s}; "
+            "{mesh.cli.claims:_PATIENCE|s}; {mesh.cli.drain:PATIENCE|s}; {mesh.cli.test:_PEER_PATIENCE|s}; "
             "{mesh.cli.doctor.collect:_PATIENCE|s}",
             _L,
             "VM651; the check of `doctor` says so",

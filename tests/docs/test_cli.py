@@ -82,6 +82,7 @@ def test_documented_verbs_equal_those_of_the_code() -> None:
             "`deploy`, `undeploy`, `scale`",
             [stacks.DeployDocument, stacks.ServiceChangeDocument, stacks.ServiceFailureDocument],
         ),
+        ("`rebalance`, `drain --worker`, `undrain --worker`", [stacks.InstanceMovesDocument]),
         ("`ps`", [stacks.InstancesDocument, stacks.ServiceInstancesDocument]),
         ("`history`", [stacks.DeployHistoryDocument, stacks.DeployRecordDocument]),
         ("`workers remove`", [answers.WorkerRemovalDocument]),

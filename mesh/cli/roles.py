@@ -10,10 +10,13 @@ from mesh.config.etcd_url import parse_etcd_url
 from mesh.config.values import parse_host_name
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
+from mesh.store import ACTING_KEY
 from mesh.store.etcd.roles import role_lines, role_name
 
-_SHARED = (CLAIMS_PREFIX, "origin")
-"""What every worker writes beside its own records: claims, and the key that says which life of the store it is."""
+_SHARED = (CLAIMS_PREFIX, "origin", ACTING_KEY)
+"""What every worker writes beside its own records: claims, the key that says which life of the store it is, and the one
+that says who acts for the swarm.
+"""
 
 
 def roles(options: argparse.Namespace) -> int:

@@ -334,7 +334,7 @@ async def test_a_drain_names_first_what_is_bound_and_does_nothing_unless_it_is_f
 
 
 async def test_a_worker_that_the_swarm_does_not_have_is_named(fleet: FakeFleet) -> None:
-    with pytest.raises(StackRequestError, match="its engines are: w1, w2$"):
+    with pytest.raises(StackRequestError, match=r"its engines are: w1, w2$"):
         await vipmesh(fleet, "drain", "--worker", "w9")
 
 

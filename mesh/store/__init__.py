@@ -87,7 +87,8 @@ class Store(Protocol):
 
         `key` is `ACTING_KEY`. It goes to another worker when it is released, or when this one has not called for as
         long as a lease lasts. `value` says who asks, other than any other worker and any earlier run of this one; None:
-        only ask who has it. No snapshot has the key. In the embedded store, whose only worker is this one, it is always this one.
+        only ask who has it. No snapshot has the key. In the embedded store, whose only worker is this one, it is always
+        this one.
         """
         ...
 

@@ -18,7 +18,7 @@ from mesh.model.claims import ClaimLimits
 from mesh.model.problem import Problem
 from mesh.model.service import Endpoint, Health
 from mesh.model.view import ClusterView, HealthReport
-from mesh.store import Store, StoreError
+from mesh.store import ACTING_KEY, Store, StoreError
 from tests.builders import SMALL_POOL, service
 from tests.store.contract import watching
 from tests.store.etcd.server import EtcdServer, etcd, until
@@ -86,11 +86,17 @@ async def test_a_worker_with_its_role_does_all_that_it_has_to(guarded: EtcdServe
             for task in running:
                 task.cancel()
         assert conditions.frozen == {}
+        assert await one.hold(ACTING_KEY, b"w1") == b"w1"
+        assert await two.hold(ACTING_KEY, b"w2") == b"w1"
+        await one.release(ACTING_KEY, b"w1")
+        assert await two.hold(ACTING_KEY, b"w2") == b"w2"
         assert await one.change({"claims/x": None}, {"claims/x": b"1"})
         assert await two.change({"claims/x": b"1"}, {"claims/x": None})
 
 
-@pytest.mark.parametrize("key", ["workers/w2/x", "health/w2/x", "workers/w", "workers/w11/x", "x", "origin/x"])
+@pytest.mark.parametrize(
+    "key", ["workers/w2/x", "health/w2/x", "workers/w", "workers/w11/x", "x", "origin/x", "acting/x"]
+)
 async def test_a_worker_writes_nothing_in_the_name_of_another(guarded: EtcdServer, tmp_path: Path, key: str) -> None:
     guarded.ctl("put", f"/vipmesh/{key}", "before")
     async with worker(guarded, tmp_path, "w1") as store:

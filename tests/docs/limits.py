@@ -925,6 +925,12 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "the oldest one goes; the text is cut; the label counts as empty",
         ),
         Bound(
+            "what says in the store who acts for the swarm, bytes",
+            "{mesh.platform.stacks.acting:_MAX_VALUE}",
+            _L,
+            "nobody is named",
+        ),
+        Bound(
             "characters of the name of an engine service",
             "{mesh.platform.stacks.rollout:_NAME_LENGTH}",
             "fixed: the engine takes no longer ones",
@@ -1006,6 +1012,7 @@ OWN = frozenset(
         "mesh.health.state_machine:MAX_THRESHOLD_FACTOR",
         "mesh.host.hairpin:_LONGEST_ALIAS",
         "mesh.store.etcd.registrations:_LONGEST_REST",
+        "mesh.platform.stacks.acting_daemon:_LONGEST_PERIOD",
         "mesh.util.offload:INLINE_LIMIT",
         "meshdns.response_block:LENGTH_SIZE",
         "meshdns.tcp:WRITE_CHUNK_BYTES",

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from mesh.control.conditions import LoopConditions
 from mesh.model.codes import Code
-from mesh.model.part import ProblemPart
+from mesh.model.part import DaemonPart, ProblemPart
 from mesh.platform.fleet.protocol import FleetAvailability, FleetContainer, FleetSpec, FleetState, FleetWorker
 from mesh.platform.stacks.acting import ActingMoment, acting_value, acting_worker, acts
 from mesh.platform.stacks.acting_daemon import ActingDaemon, keep_worker_labels
@@ -20,6 +20,7 @@ from mesh.platform.stacks.affinity import runs_service
 from mesh.store import ACTING_KEY
 from mesh.testing.fleet import FakeFleet, fake_worker
 from mesh.testing.store import MemoryCluster, MemoryStore
+from mesh.util.bulkhead import INTERNAL_ERRORS
 
 pytestmark = pytest.mark.looptime
 LEASE = 15.0
@@ -245,6 +246,28 @@ async def test_without_a_swarm_the_store_is_left_alone() -> None:
     swarm.cluster.out_of_reach = True
     assert not await swarm.daemon("w1").step()
     assert (swarm.reports["w1"].acting, swarm.reports["w1"].problems[ProblemPart.SWARM]) == (None, ())
+
+
+async def test_an_error_in_a_round_ends_that_round_alone() -> None:
+    class Broken(FakeFleet):
+        errors = 1
+
+        @override
+        async def state(self) -> FleetState:
+            if self.errors:
+                self.errors -= 1
+                raise RuntimeError("a surprise")
+            return await super().state()
+
+    swarm = Swarm(Broken([fake_worker("w1")]))
+    before = INTERNAL_ERRORS.counts()[DaemonPart.SWARM]
+    running = asyncio.ensure_future(swarm.daemon("w1").run())
+    async with asyncio.timeout(120):
+        while swarm.reports["w1"].acting != "w1":
+            await asyncio.sleep(0.1)
+    running.cancel()
+    await asyncio.wait([running])
+    assert INTERNAL_ERRORS.counts()[DaemonPart.SWARM] == before + 1
 
 
 async def test_a_running_daemon_follows_the_swarm_and_gives_up_the_key_at_its_end() -> None:

@@ -169,6 +169,8 @@ class WorkerStatus:
     """Everything that is wrong, with codes: what is frozen, suspected, refused by the data plane, and the problems;
     errors first.
     """
+    acting: str | None = None
+    """The worker whose daemon acts for the swarm; None if it is not known, or the engine is part of no swarm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +311,18 @@ def render_status(status: WorkerStatus, notices: Notices) -> str:
     return "\n".join(_lines(status, notices))
 
 
+def _upkeep_lines(status: WorkerStatus) -> Iterator[str]:
+    if status.acting is not None:
+        yield f"swarm       {status.acting} acts"
+    if status.repairs:
+        reverted = (
+            "1 change from outside vipmesh was"
+            if status.repairs == 1
+            else f"{status.repairs} changes from outside vipmesh were"
+        )
+        yield f"repairs     {reverted} reverted; see the log"
+
+
 def _lines(status: WorkerStatus, notices: Notices) -> Iterator[str]:
     yield f"worker      {status.worker}  (vipmesh {status.version})"
     yield f"data plane  {status.data_plane}: {status.data_plane_reason}"
@@ -320,13 +334,7 @@ def _lines(status: WorkerStatus, notices: Notices) -> Iterator[str]:
     if len(status.workers) > 1:
         rows = (f"{row.name} with {row.endpoints} endpoints" for row in status.workers)
         yield f"workers     {', '.join(rows)}"
-    if status.repairs:
-        reverted = (
-            "1 change from outside vipmesh was"
-            if status.repairs == 1
-            else f"{status.repairs} changes from outside vipmesh were"
-        )
-        yield f"repairs     {reverted} reverted; see the log"
+    yield from _upkeep_lines(status)
     for word, lines in (("frozen", notices.frozen), ("suspected", notices.suspicions)):
         yield from (f"{word:<11} {message.line}" for message in lines)
     for service in status.services:
@@ -425,6 +433,7 @@ def worker_status(
         store=facts.store,
         workers=worker_rows(facts.worker, found, observed.admin_addresses),
         notices=status_notices(notices(observed)),
+        acting=observed.acting,
     )
 
 

@@ -40,6 +40,7 @@ _KINDS = {
     "stop": ("endpoints",),
     "weight": ("endpoints",),
     "ps": ("services",),
+    "rebalance": ("services",),
     "claims": ("services",),
     "roles": ("workers",),
     "workers remove": ("workers",),

@@ -20,7 +20,7 @@ from mesh.cli.endpoint_targets import ClusterDirectory, EndpointTarget, Endpoint
 from mesh.cli.output import complain, print_json, printable
 from mesh.model.codes import Code
 
-_PATIENCE = 86400.0
+PATIENCE = 86400.0
 """Seconds that a response may take: it comes after the drain, up to the drain timeout, and after the stop of a
 container.
 """
@@ -56,8 +56,17 @@ class ActionRun:
 def _change(verb: str, options: argparse.Namespace) -> int:
     """Change the endpoints one after the other, so that two endpoints of a service are never gone at once.
 
+    With `--worker` all that runs on a worker is moved (`mesh.cli.worker_drain`).
+
     Exit status 1 after the first refusal, which ends it, and if an endpoint was left out; 130 after Ctrl-C.
     """
+    if getattr(options, "emptied", None) is not None:
+        from mesh.cli import worker_drain
+
+        return worker_drain.drain(options) if verb == "drain" else worker_drain.undrain(options)
+    if not options.names:
+        complain(f"{verb} takes ENDPOINT..., or --worker WORKER for all that runs on a worker", None)
+        return 2
     run = ActionRun()
     interrupted = False
     try:
@@ -89,12 +98,12 @@ def _act(verb: str, options: argparse.Namespace, run: ActionRun) -> bool:
     Raises `DaemonUnreachableError` and `EndpointTargetError`.
     """
     asked = AdminClient(options)
-    directory = _read(asked)
+    directory = read_status(asked)
     targets = dict.fromkeys(target for name in options.names for target in directory.find(name))
     clients: dict[str, AdminClient] = {directory.worker: asked}
     here: list[EndpointTarget] = []
     for target in targets:
-        reason = _client_of(target, directory, options, clients)
+        reason = client_of(target, directory, options, clients)
         if reason is None:
             here.append(target)
         else:
@@ -104,7 +113,7 @@ def _act(verb: str, options: argparse.Namespace, run: ActionRun) -> bool:
         told = (lambda _: None) if options.json else progress.tell
         try:
             answer, run.code = clients[target.worker].act(
-                f"/v1/{verb}", _request(verb, options, target, here, directory), _PATIENCE, told
+                f"/v1/{verb}", _request(verb, options, target, here, directory), PATIENCE, told
             )
         except KeyboardInterrupt:
             rest = here[number + 1 :]
@@ -125,7 +134,8 @@ def _act(verb: str, options: argparse.Namespace, run: ActionRun) -> bool:
     return False
 
 
-def _read(asked: AdminClient) -> ClusterDirectory:
+def read_status(asked: AdminClient) -> ClusterDirectory:
+    """Return who runs what, as the daemon that is asked knows it. Raises `DaemonUnreachableError`."""
     try:
         return read_directory(json.loads(asked.ask("/v1/status").body))
     except (ValueError, LookupError, TypeError) as error:
@@ -133,7 +143,7 @@ def _read(asked: AdminClient) -> ClusterDirectory:
         raise DaemonUnreachableError(Code.DAEMON_UNREACHABLE, reason) from error
 
 
-def _client_of(
+def client_of(
     target: EndpointTarget,
     directory: ClusterDirectory,
     options: argparse.Namespace,

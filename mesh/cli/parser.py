@@ -194,6 +194,14 @@ def _add_stacks(verbs: _Verbs) -> None:
     _waits(scale)
     scale.set_defaults(of="scale", elsewhere=True)
 
+    rebalance = verbs.add_parser("rebalance", help="spread instances evenly over the workers, without a lost request")
+    rebalance.add_argument(
+        "service", nargs="?", metavar="SERVICE", help="or PROJECT/SERVICE, or a project (default: all)"
+    )
+    rebalance.add_argument("--dry-run", action="store_true", help="show what would move, and change nothing")
+    _waits(rebalance)
+    rebalance.set_defaults(of="rebalance")
+
     history = verbs.add_parser("history", help="show who deployed what of a project, and when")
     history.add_argument("project", metavar="PROJECT")
     _asks(history)
@@ -258,8 +266,24 @@ def _add_actions(verbs: _Verbs) -> None:
             )
         if name != "undrain":
             verb.add_argument("--force", action="store_true", help="even if no endpoint of the service serves then")
+        if name in ("drain", "undrain"):
+            named.required = False
+            _empties(verb, name)
         _asks(verb)
         verb.set_defaults(of="drain", elsewhere=True)
+
+
+def _empties(verb: argparse.ArgumentParser, name: str) -> None:
+    """Add the options by which a verb is about all that runs on an engine of the swarm."""
+    does = "end what runs on an engine of the swarm, after as much serves elsewhere"
+    if name == "undrain":
+        does = "let an engine of the swarm have instances again"
+    verb.add_argument("--worker", dest="emptied", metavar="WORKER", help=does)
+    if name == "drain":
+        verb.add_argument("--dry-run", action="store_true", help="with --worker: show what it means, change nothing")
+    verb.add_argument(
+        "--wait", type=_seconds, metavar="SECONDS", help="with --worker: give up after so long without progress"
+    )
 
 
 def _add_workers(verbs: _Verbs) -> None:
@@ -381,7 +405,7 @@ _VERBS: Mapping[str, Callable[[_Verbs], None]] = MappingProxyType(
         "workers": _add_workers,
         "events": _add_events,
         "test": _add_test,
-        **dict.fromkeys(("deploy", "undeploy", "ps", "scale", "history"), _add_stacks),
+        **dict.fromkeys(("deploy", "undeploy", "ps", "scale", "rebalance", "history"), _add_stacks),
         **dict.fromkeys(("drain", "maintenance", "undrain", "stop", "weight"), _add_actions),
         "claims": _add_claims,
         "cluster": _add_cluster,

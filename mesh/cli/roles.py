@@ -11,11 +11,12 @@ from mesh.config.values import parse_host_name
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.platform.stacks.kept_deploys import STACKS_PREFIX
+from mesh.store import ACTING_KEY
 from mesh.store.etcd.roles import role_lines, role_name
 
-_SHARED = (CLAIMS_PREFIX, STACKS_PREFIX, "origin")
-"""What every worker writes beside its own records: claims, the last deploys of stacks, and the key that says which life
-of the store it is.
+_SHARED = (CLAIMS_PREFIX, STACKS_PREFIX, "origin", ACTING_KEY)
+"""What every worker writes beside its own records: claims, the last deploys of stacks, the key that says which life of
+the store it is, and the one that says who acts for the swarm.
 """
 
 

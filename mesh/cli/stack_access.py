@@ -127,20 +127,23 @@ def no_swarm(state: FleetState) -> MeshError:
     )
 
 
-def stack_applier(fleet: Fleet, options: argparse.Namespace) -> StackApplier:
-    """Return what does the steps, and prints each unless JSON is asked for."""
+def told_lines(options: argparse.Namespace) -> Callable[[str], None]:
+    """Return what prints each step, unless JSON is asked for."""
 
     def tell(line: str) -> None:
         from mesh.cli.output import printable
 
         print(printable(line), flush=True)
 
+    return (lambda _: None) if options.json else tell
+
+
+def stack_applier(fleet: Fleet, options: argparse.Namespace) -> StackApplier:
+    """Return what does the steps, and prints each unless JSON is asked for."""
     wait = DEFAULT_WAIT if options.wait is None else options.wait
     began = time.time()  # what one command deploys is one deploy
     author = DeployAuthor(_author(), lambda: began)
-    return StackApplier(
-        fleet, AdminReadiness(options), author, wait=wait, tell=(lambda _: None) if options.json else tell
-    )
+    return StackApplier(fleet, AdminReadiness(options), author, wait=wait, tell=told_lines(options))
 
 
 def _author() -> str:

@@ -70,3 +70,29 @@ class InstancesDocument:
     code: str | None = None
     worker: str | None = None
     """The worker whose engine has answered; None for the engine of this host."""
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceMovesDocument:
+    """The result of `rebalance`, or of `drain` or `undrain` with `--worker`."""
+
+    verb: str
+    worker: str | None
+    """The worker that is drained or taken back; None for a rebalancing."""
+    dry_run: bool
+    moves: tuple[str, ...] = ()
+    """What is to be moved, a line each; of a rebalancing only with `--dry-run`."""
+    everywhere: tuple[str, ...] = ()
+    """Services with one instance on each worker: that of the worker ends."""
+    bound: tuple[str, ...] = ()
+    """Services with data of the worker, or that no other worker may have."""
+    outside: tuple[str, ...] = ()
+    """Services there that vipmesh has not deployed."""
+    steps: tuple[str, ...] = ()
+    """What was done, in order."""
+    failures: tuple[ServiceFailureDocument, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was left alone or left out, and why."""
+    error: str | None = None
+    """Why it ended before its end; None if it did not."""
+    code: str | None = None

@@ -98,6 +98,7 @@ class StatusDocument(msgspec.Struct, frozen=True, dict=True):
     store: str = ""
     workers: tuple[dict[str, str | int | None], ...] = ()
     notices: tuple[Notice, ...] = ()
+    acting: str | None = None
 
     @cached_property
     def conditions(self) -> tuple[Notice, ...]:

@@ -106,6 +106,8 @@ def _summary(status: StatusDocument) -> Iterator[Line]:
     if len(status.workers) > 1:
         running = len({endpoint.worker for service in services for endpoint in service.endpoints})
         facts.append(f"{len(status.workers)} workers, {running} with endpoints shown here")
+    if status.acting is not None:
+        facts.append(f"{status.acting} acts for the swarm")
     if status.repairs:
         facts.append(f"{_count(status.repairs, 'change')} from outside reverted")
     yield (Word("; ".join(facts), "quiet"),)

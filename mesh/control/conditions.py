@@ -24,6 +24,8 @@ class LoopConditions(Conditions):
 
     failures: tuple[OperationFailure, ...] = ()
     """Operations that the data plane refused in the last pass."""
+    acting: str | None = None
+    """The worker whose daemon acts for the swarm; None if that is not known, or there is no swarm."""
     repairs: int = 0
     """The number of outside changes that were repaired since the start."""
     internal_errors: InternalErrors = INTERNAL_ERRORS

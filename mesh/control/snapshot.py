@@ -83,6 +83,8 @@ class WorkerSnapshot:
     """Since when this worker has seen each endpoint in its state, in seconds since 1970."""
     held: frozenset[VirtualKey] = frozenset()
     """The virtual servers without an endpoint whose new connections wait for one."""
+    acting: str | None = None
+    """The worker whose daemon acts for the swarm; None if that is not known, or there is no swarm."""
 
     @property
     def size(self) -> int:

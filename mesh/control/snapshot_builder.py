@@ -85,6 +85,7 @@ class SnapshotBuilder:
             *self._peers.seen(),
             tracker.since,
             runner.held,
+            conditions.acting,
         )
 
     def _problems(self) -> Mapping[str, tuple[Problem, ...]]:

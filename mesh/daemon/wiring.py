@@ -91,6 +91,7 @@ from mesh.model.past_event import NumberedEvent
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
 from mesh.platform.fleet.swarm import SwarmFleet
+from mesh.platform.stacks.acting_daemon import ActingDaemon
 from mesh.platform.stacks.history_keeper import DeployHistoryKeeper
 from mesh.platform.stacks.operations import StackOperations
 from mesh.sources.compose.limits import compose_limits
@@ -279,6 +280,10 @@ async def run_daemon(
                 tasks.create_task(bulkhead.keep_running("past events", recorder.run), name="past events"),
                 tasks.create_task(bulkhead.keep_running("history", collector.recorder.run), name="history"),
                 *(
+                    tasks.create_task(bulkhead.keep_running("acting", acting.run), name="acting")
+                    for acting in _acting_daemons(settings, store, loop)
+                ),
+                *(
                     tasks.create_task(bulkhead.keep_running("arrival", monitor.run), name="arrival")
                     for monitor in _arrival_monitors(settings, loop, connectivity)
                 ),
@@ -309,6 +314,15 @@ def _channel(settings: Settings, peers: PeerDirectory, stack: AsyncExitStack) ->
     channel = HttpsWorkerChannel(peers, certificates)
     stack.push_async_callback(channel.close)
     return channel
+
+
+def _acting_daemons(settings: Settings, store: Store, loop: ControlLoop) -> tuple[ActingDaemon, ...]:
+    """What acts for the swarm of the engine; empty without an engine."""
+    if settings.source_docker_socket is None:
+        return ()
+    fleet = SwarmFleet(settings.source_docker_socket)
+    acting = ActingDaemon(settings.node_name, fleet, store, loop.conditions, lease=settings.store_lease_ttl)
+    return (acting,)
 
 
 def _arrival_monitors(

@@ -1663,6 +1663,50 @@ class Code(Enum):
         plans on what is there now.
         """,
     )
+    ACTING_LEASE = (
+        "VM904",
+        "No daemon acts for the swarm, as far as this worker knows",
+        """
+        One of the daemons whose engine is a manager of the swarm keeps the labels of workers by which affinities hold.
+        It has the key `acting` of the store under a lease, and this worker cannot ask for it. Nothing is moved, and
+        what runs goes on. If etcd has users, their roles need the key: `vipmesh cluster roles WORKER` prints the lines.
+        """,
+    )
+    WORKER_BOUND = (
+        "VM905",
+        "Services are bound to the worker that is to be drained",
+        """
+        Their instances have data of the worker (a volume or bind mount that they write to), or no other worker fulfils
+        their constraints. Nothing was changed. With `--force` they end with the others, and start elsewhere without
+        their data, or when the worker is back. A service whose data are elsewhere says so in its file with the entry
+        `reschedule:on-node-failure` of its environment.
+        """,
+    )
+    SERVICE_MOVING = (
+        "VM906",
+        "Another drain moves the same service",
+        """
+        More instances of the service run than are wanted, until those of another worker have ended. Let that drain end:
+        type it again, or take that worker back with `vipmesh undrain --worker WORKER`.
+        """,
+    )
+    FLEET_WORKER_UNKNOWN = (
+        "VM907",
+        "The swarm has no such worker, or several",
+        """
+        `--worker` takes the host name of an engine of the swarm, or its ID: `docker node ls` lists both. Several
+        engines may have one host name; write the ID.
+        """,
+    )
+    ENDPOINTS_NOT_DRAINED = (
+        "VM908",
+        "Endpoints of a worker could not be drained",
+        """
+        The daemon of the worker refuses; the message has its reason. Its instances run on, and the ones that were added
+        elsewhere serve beside them. Type the same command again, or take the worker back with
+        `vipmesh undrain --worker WORKER`.
+        """,
+    )
     STACK_KEY_REFUSED = (
         "VM910",
         "A key that a deployed service cannot have",
@@ -1735,7 +1779,7 @@ class Code(Enum):
     )
     STACK_INTERRUPTED = (
         "VM931",
-        "A deploy was interrupted",
+        "A deploy, a rebalancing or a drain was interrupted",
         """
         What was done stays as it is, and is never less than what ran before. The same command goes on from there.
         """,

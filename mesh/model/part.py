@@ -30,6 +30,8 @@ class ProblemPart(StrEnum):
     """Networks whose requests to a service are not answered."""
     EVENTS = "events"
     """Past events that cannot be kept."""
+    SWARM = "swarm"
+    """That no daemon acts for the swarm, as far as this worker knows."""
     INTERNAL = "internal"
     """Errors of vipmesh itself, as long as they last."""
 
@@ -81,5 +83,7 @@ class DaemonPart(StrEnum):
     """The admin API and its event stream."""
     LOGS = "logs"
     """What `vipmesh ship` collects."""
+    SWARM = "swarm"
+    """What the acting daemon does for the swarm."""
     DAEMON = "daemon"
     """Everything else."""

@@ -10,6 +10,8 @@ from typing import Protocol, TypeAlias
 
 from mesh.model.errors import CodedText, MeshError
 
+ACTING_KEY = "acting"
+"""The key of `Store.hold` that says which daemon acts for the swarm."""
 MAX_CHANGES = 100
 """The most keys of one `Store.change`; etcd permits 128 operations in a transaction."""
 
@@ -78,6 +80,20 @@ class Store(Protocol):
         Empty: the worker offers nothing. The records expire when the worker is absent for longer than its lease. The
         embedded store, whose only worker is this one, keeps them over a restart.
         """
+        ...
+
+    async def hold(self, key: str, value: bytes | None) -> bytes | None:
+        """Have a key under a lease of its own if nobody has it, and prolong it; return the value of who has it now.
+
+        `key` is `ACTING_KEY`. It goes to another worker when it is released, or when this one has not called for as
+        long as a lease lasts. `value` says who asks, other than any other worker and any earlier run of this one; None:
+        only ask who has it. No snapshot has the key. In the embedded store, whose only worker is this one, it is always
+        this one.
+        """
+        ...
+
+    async def release(self, key: str, value: bytes) -> None:
+        """Give up the key, if it has this value."""
         ...
 
     def watch(self) -> AsyncIterator[StoreSnapshot]:

@@ -121,6 +121,14 @@ class CachedStore(Store):
         await self._store.register(records)
 
     @override
+    async def hold(self, key: str, value: bytes | None) -> bytes | None:
+        return await self._store.hold(key, value)
+
+    @override
+    async def release(self, key: str, value: bytes) -> None:
+        await self._store.release(key, value)
+
+    @override
     async def watch(self) -> AsyncIterator[StoreSnapshot]:
         saved = await self.saved()
         shown = False

@@ -98,6 +98,15 @@ class SqliteStore(Store):
         await self._write(lambda: self._register(records))
 
     @override
+    async def hold(self, key: str, value: bytes | None) -> bytes | None:
+        """Return the value: there is no other worker that could have the key."""
+        return value
+
+    @override
+    async def release(self, key: str, value: bytes) -> None:
+        """Do nothing: no other worker waits for the key."""
+
+    @override
     async def watch(self) -> AsyncIterator[StoreSnapshot]:
         seen, woken = -1, asyncio.Event()
         backoff = Backoff(_RETRY)

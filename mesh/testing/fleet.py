@@ -467,7 +467,12 @@ class FakeFleet(Fleet):
             self._put(replace(live, desired="running"), made_of)
         elif self._is_outdated(service.spec, made_of, live) or self._has_lost_place(service.spec, live):
             self._put(replace(live, desired="shutdown"), made_of)
-            self._make(service, *key)
+            self._make(service, *key, ready=self._is_drained(live) and service.spec.restart.delay > 0)
+
+    def _is_drained(self, task: FleetTask) -> bool:
+        """Return whether the engine ends a task before it starts the next one of its slot."""
+        worker = self._workers.get(task.worker_id)
+        return worker is not None and worker.is_ready and worker.availability is FleetAvailability.DRAIN
 
     def _restart(self, service: FleetService, key: tuple[int, str], live: FleetTask, before: int) -> None:
         policy, made_of = service.spec.restart, self._tasks[live.id][1]

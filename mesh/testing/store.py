@@ -21,6 +21,8 @@ class MemoryCluster:
         """The number of changes so far."""
         self.origin = ""
         """The incarnation of the store; it changes when the store loses everything."""
+        self.held: dict[str, tuple[str, bytes]] = {}
+        """The worker that has each held key, and its value."""
         self.watchers: set[asyncio.Event] = set()
         """The event of each watcher, which every change sets."""
         self._records: dict[str, bytes] = {}
@@ -46,7 +48,8 @@ class MemoryCluster:
         return self._records.get(key)
 
     def expire(self, worker: str) -> None:
-        """End the worker's lease: its leased records disappear."""
+        """End the worker's leases: its leased records and the keys that it holds disappear."""
+        self.held = {key: kept for key, kept in self.held.items() if kept[0] != worker}
         self.change(dict.fromkeys(self.registered.pop(worker, frozenset())))
 
     @property
@@ -61,7 +64,7 @@ class MemoryCluster:
 
     def lose_everything(self) -> None:
         """Lose all records, as if all disks were replaced by empty ones."""
-        self.registered = {}
+        self.registered, self.held = {}, {}
         self.origin += "again"
         self.write({})
 
@@ -159,6 +162,19 @@ class MemoryStore(Store):
         before = self._cluster.registered.get(self._worker, frozenset())
         self._cluster.registered[self._worker] = frozenset(records)
         self._cluster.change({**dict.fromkeys(before - records.keys()), **records})
+
+    @override
+    async def hold(self, key: str, value: bytes | None) -> bytes | None:
+        self._reach()
+        if value is not None and key not in self._cluster.held:
+            self._cluster.held[key] = self._worker, value
+        return self._cluster.held.get(key, ("", None))[1]
+
+    @override
+    async def release(self, key: str, value: bytes) -> None:
+        self._reach()
+        if self._cluster.held.get(key, ("", None))[1] == value:
+            del self._cluster.held[key]
 
     @override
     async def watch(self) -> AsyncIterator[StoreSnapshot]:

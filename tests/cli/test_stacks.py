@@ -2,14 +2,15 @@
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mesh.cli import deploy as deploying
-from mesh.cli import ps, scale, stack_access
+from mesh.cli import ps, rebalance, scale, stack_access, stack_endpoints, worker_drain
+from mesh.cli.main import main
 from mesh.cli.parser import build_parser
 from mesh.cli.stack_access import StackRequestError
 from mesh.config.settings import parse_settings
@@ -81,6 +82,12 @@ async def vipmesh(fleet: Fleet, *line: str) -> int:
             return await deploying.undeploy_project(options, fleet)
         case "scale":
             return await scale.scale_service(options, fleet)
+        case "rebalance":
+            return await rebalance.rebalance_services(options, fleet)
+        case "drain":
+            return await worker_drain.drain_worker(options, fleet)
+        case "undrain":
+            return await worker_drain.return_worker(options, fleet)
         case "history":
             return await ps.list_deploys(options, fleet)
         case _:
@@ -241,3 +248,96 @@ async def test_a_refused_service_is_left_alone_and_the_others_are_deployed(
 def test_what_is_no_scaling_is_wrong_usage(scaling: str) -> None:
     with pytest.raises(SystemExit):
         build_parser().parse_args(["scale", scaling])
+
+
+CROOKED = """
+name: shop
+services:
+  server:
+    image: test_service
+    labels: {aliyun.routing.port_80: restserver.local, aliyun.scale: "4"}
+  agent:
+    image: agent
+    labels: {aliyun.global: "true"}
+  db:
+    image: db
+    volumes: ["data:/data"]
+    labels: {aliyun.scale: "2"}
+volumes: {data: {}}
+"""
+
+
+@pytest.fixture
+def drained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tasks whose endpoints were drained or taken back."""
+    found: list[str] = []
+
+    async def change(_: object, verb: str, tasks: Collection[str]) -> tuple[str, ...]:
+        found.extend(f"{verb} {task}" for task in tasks)
+        return ()
+
+    monkeypatch.setattr(stack_endpoints.AdminStackEndpoints, "_change", change)
+    return found
+
+
+async def deploy_crooked(fleet: FakeFleet, path: Path) -> None:
+    """Deploy while `w2` is down, which is back then."""
+    fleet.change_worker("w2-id", is_ready=False)
+    file = path / "crooked.yaml"
+    file.write_text(CROOKED)
+    assert await vipmesh(fleet, "deploy", str(file)) == 0
+    fleet.change_worker("w2-id", is_ready=True)
+
+
+async def test_a_rebalancing_names_what_it_moves_and_leaves_data_and_global_services(
+    fleet: FakeFleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await deploy_crooked(fleet, tmp_path)
+    capsys.readouterr()
+    assert await vipmesh(fleet, "rebalance", "--dry-run", "--json") == 0
+    planned = read_json(capsys)
+    assert planned["moves"] == ["shop/server: an instance from w1 to w2"] * 2
+    assert (planned["bound"], planned["everywhere"]) == (["shop/db"], ["shop/agent"])
+    assert await vipmesh(fleet, "rebalance", "server") == 0
+    assert (
+        capsys.readouterr().out.splitlines()
+        == [
+            "shop/server: from 4 to 5 instances",
+            "shop/server: from 5 to 4 instances",
+        ]
+        * 2
+    )
+    assert await vipmesh(fleet, "rebalance") == 0
+    assert "all is spread evenly" in capsys.readouterr().out
+    with pytest.raises(StackRequestError, match="no deployed service"):
+        await vipmesh(fleet, "rebalance", "nobody")
+
+
+async def test_a_drain_names_first_what_is_bound_and_does_nothing_unless_it_is_forced(
+    fleet: FakeFleet, tmp_path: Path, capsys: pytest.CaptureFixture[str], drained: list[str]
+) -> None:
+    await deploy_crooked(fleet, tmp_path)
+    capsys.readouterr()
+    before = list(fleet.log)
+    with pytest.raises(StackRequestError, match="bound to w1"):
+        await vipmesh(fleet, "drain", "--worker", "w1")
+    assert "shop/agent: has one instance on each worker; that of w1 ends" in capsys.readouterr().out
+    assert await vipmesh(fleet, "drain", "--worker", "w1", "--dry-run", "--json") == 1
+    assert read_json(capsys)["moves"] == ["shop/server: 4"]
+    assert (fleet.log, drained) == (before, [])
+    assert await vipmesh(fleet, "drain", "--worker", "w1", "--force") == 0
+    assert "w1 is empty" in capsys.readouterr().out
+    assert len(drained) == 4
+    assert {task.worker_id for task in await fleet.tasks() if task.state == "running"} == {"w2-id"}
+    assert await vipmesh(fleet, "undrain", "--worker", "w1-id", "--json") == 0
+    assert read_json(capsys)["steps"] == ["w1: takes instances again"]
+
+
+async def test_a_worker_that_the_swarm_does_not_have_is_named(fleet: FakeFleet) -> None:
+    with pytest.raises(StackRequestError, match=r"its engines are: w1, w2$"):
+        await vipmesh(fleet, "drain", "--worker", "w9")
+
+
+def test_a_drain_of_nothing_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drain"]) == 2
+    assert "ENDPOINT" in capsys.readouterr().err

@@ -879,7 +879,7 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
         ),
         Bound(
             "time for `claims`, `drain` and `test` of a worker; for each question of `doctor`",
-            "{mesh.cli.claims:_PATIENCE|s}; {mesh.cli.drain:_PATIENCE|s}; {mesh.cli.test:_PEER_PATIENCE|s}; "
+            "{mesh.cli.claims:_PATIENCE|s}; {mesh.cli.drain:PATIENCE|s}; {mesh.cli.test:_PEER_PATIENCE|s}; "
             "{mesh.cli.doctor.collect:_PATIENCE|s}",
             _L,
             "VM651; the check of `doctor` says so",
@@ -923,6 +923,12 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "{mesh.platform.stacks.records:_MOST_LABEL}",
             _L,
             "the oldest one goes; the text is cut; the label counts as empty",
+        ),
+        Bound(
+            "what says in the store who acts for the swarm, bytes",
+            "{mesh.platform.stacks.acting:_MAX_VALUE}",
+            _L,
+            "nobody is named",
         ),
         Bound(
             "characters of the name of an engine service",
@@ -1007,6 +1013,7 @@ OWN = frozenset(
         "mesh.health.state_machine:MAX_THRESHOLD_FACTOR",
         "mesh.host.hairpin:_LONGEST_ALIAS",
         "mesh.store.etcd.registrations:_LONGEST_REST",
+        "mesh.platform.stacks.acting_daemon:_LONGEST_PERIOD",
         "mesh.util.offload:INLINE_LIMIT",
         "meshdns.response_block:LENGTH_SIZE",
         "meshdns.tcp:WRITE_CHUNK_BYTES",

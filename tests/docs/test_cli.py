@@ -83,6 +83,7 @@ def test_documented_verbs_equal_those_of_the_code() -> None:
             "`deploy`, `undeploy`, `scale`",
             [stacks.DeployDocument, stacks.ServiceChangeDocument, stacks.ServiceFailureDocument],
         ),
+        ("`rebalance`, `drain --worker`, `undrain --worker`", [stacks.InstanceMovesDocument]),
         ("`ps`", [stacks.InstancesDocument, ReleaseRow]),
         ("`history`", [StackHistoryDocument, DeployRow]),
         ("`workers remove`", [answers.WorkerRemovalDocument]),

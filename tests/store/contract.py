@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from mesh.store import Store, StoreSnapshot
+from mesh.store import ACTING_KEY, Store, StoreSnapshot
 
 
 class StoreContract:
@@ -63,6 +63,16 @@ class StoreContract:
             await anext(snapshots)
             assert await store.change({"claims/a": b"1"}, {"claims/a": None})
             assert (await anext(snapshots)).records == {"claims/b": b"2"}
+
+    async def test_who_holds_a_key_keeps_it_and_no_snapshot_has_it(self, store: Store) -> None:
+        assert await store.hold(ACTING_KEY, None) is None
+        before = (await store.read()).records
+        assert await store.hold(ACTING_KEY, b"first") == b"first"
+        assert await store.hold(ACTING_KEY, b"first") == b"first"
+        assert (await store.read()).records == before
+        await store.release(ACTING_KEY, b"first")
+        assert await store.hold(ACTING_KEY, None) is None
+        assert await store.hold(ACTING_KEY, b"again") == b"again"
 
     async def test_registering_replaces_all_records_of_a_worker_and_no_claims(self, store: Store) -> None:
         await store.claim({"claims/a": b"1"})

@@ -227,6 +227,8 @@ class Explanation:
     """Which of the workers in question are cut off, this one included, one line each, as in the status."""
     elsewhere: tuple[OtherWorker, ...] = ()
     """The answers of the other workers; empty if they were not asked, or add nothing."""
+    acting: str | None = None
+    """The worker whose daemon acts for the swarm, as in the status."""
 
     @property
     def found(self) -> bool:

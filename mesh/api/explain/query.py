@@ -50,6 +50,7 @@ def _explain(asked: str, evidence: DetailedSnapshot, past: KeptEvents) -> Explan
         worker=observed.facts.worker,
         data_plane=observed.facts.data_plane,
         frozen=tuple(str(observed.frozen[part]) for part in sorted(observed.frozen)),
+        acting=observed.acting,
         failures=tuple(map(str, observed.failures)),
     )
     effective = observed.effective()

@@ -227,6 +227,10 @@ METRIC_FAMILIES: tuple[tuple[MetricFamily, _Read], ...] = (
         _frozen,
     ),
     (
+        MetricFamily("vipmesh_acting", _G, "Whether the daemon of this worker acts for the swarm."),
+        _one(lambda s: int(s.measured.observed.acting == s.measured.observed.facts.worker)),
+    ),
+    (
         MetricFamily("vipmesh_problems", _G, "Current problems by the part that found them.", ("part", "severity")),
         _problems,
     ),

@@ -6,15 +6,16 @@ the engine's own services, so a deploy that is interrupted between any two steps
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from typing_extensions import override
 
 from mesh.model.errors import MeshError, SettingsError
 from mesh.platform.fleet.errors import FleetConflictError, FleetUnavailableError
-from mesh.platform.fleet.protocol import Fleet, FleetService, FleetSpec
+from mesh.platform.fleet.protocol import Fleet, FleetSpec
 from mesh.platform.stacks.differ import missing_services, prune_steps
 from mesh.platform.stacks.model import Desired, DesiredService, StackCondition
+from mesh.platform.stacks.moves import settled_spec
 from mesh.platform.stacks.readiness import StackReadiness
 from mesh.platform.stacks.records import stamp
 from mesh.platform.stacks.rollout import (
@@ -209,7 +210,7 @@ class StackApplier:
                 known.touched.add(await self._fleet.create(stamped))
             case ScaleStep(_, _, engine, instances):
                 known.touched.add(engine.id)
-                await self._fleet.replace(engine.id, engine.version, _scaled(engine, instances))
+                await self._fleet.replace(engine.id, engine.version, settled_spec(engine.spec, instances))
             case RemoveStep(_, _, engine, ends_first):
                 known.removed.add(engine.id)
                 await self._fleet.remove(engine.id)
@@ -259,10 +260,6 @@ class _Progress:
                 if key not in self._best or now > self._best[key]:
                     self._best[key], surpassed = now, True
         return surpassed
-
-
-def _scaled(engine: FleetService, instances: int) -> FleetSpec:
-    return replace(engine.spec, instances=instances)
 
 
 def _remember(known: _Known, running: RunningStack) -> None:

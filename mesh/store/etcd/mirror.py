@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from mesh.model.codes import Code
 from mesh.model.persistent_map import PersistentMap
-from mesh.store import StoreError, StoreSnapshot
+from mesh.store import ACTING_KEY, StoreError, StoreSnapshot
 from mesh.store.etcd.messages import KeyValue, WatchResponse
 from mesh.util.sized_cache import SizedCache
 
@@ -57,6 +57,8 @@ class KeyMirror:
         if kv.key == self._prefix + b"origin":
             self.origin = kv.value
             return False
+        if kv.key == self._prefix + ACTING_KEY.encode():
+            return False  # it is no record, and changes of it are of no interest to a view
         name = kv.key.removeprefix(self._prefix).decode(errors="replace")
         if len(kv.value) > MAX_VALUE_BYTES:
             kv = KeyValue(kv.key, b"", kv.mod_revision, kv.lease)
@@ -102,6 +104,8 @@ class KeyMirror:
         return f"{self.origin.decode(errors='replace')}@{self.cluster:x}"
 
     def _delete(self, key: bytes) -> bool:
+        if key == self._prefix + ACTING_KEY.encode():
+            return False
         name = key.removeprefix(self._prefix).decode(errors="replace")
         self.own.pop(key, None)
         was, self._since[name] = self._get(name), None

@@ -25,6 +25,7 @@ from mesh.model.errors import CodedText
 from mesh.store import Store, StoreError, StoreSnapshot
 from mesh.store.etcd.client import EtcdClient
 from mesh.store.etcd.errors import EtcdRequestRefusedError, EtcdResponseTooLargeError, EtcdUnreachableError
+from mesh.store.etcd.held_keys import EtcdHeldKeys
 from mesh.store.etcd.messages import KeyValue, RangeResponse, RequestBody, TransactionResponse, prefix_end
 from mesh.store.etcd.mirror import KeyMirror, MirrorLostError
 from mesh.store.etcd.registrations import RegistrationKeeper
@@ -57,6 +58,7 @@ class EtcdStore(Store):
         self._prefix = prefix.encode()
         below = tuple(self._prefix + part.encode() for part in own)
         self._registrations = RegistrationKeeper(gateway, below, lease_ttl, session_of)
+        self._held = EtcdHeldKeys(gateway, lease_ttl, lambda key: self._prefix + key.encode())
         self._former: StoreSnapshot | None = None
         self._silent: CodedText | None = None
         self._closed = False
@@ -147,6 +149,16 @@ class EtcdStore(Store):
     async def register(self, records: Mapping[str, bytes]) -> None:
         self._check_open()
         await self._registrations.register({self._prefix + name.encode(): value for name, value in records.items()})
+
+    @override
+    async def hold(self, key: str, value: bytes | None) -> bytes | None:
+        self._check_open()
+        return await self._held.hold(key, value)
+
+    @override
+    async def release(self, key: str, value: bytes) -> None:
+        self._check_open()
+        await self._held.release(key, value)
 
     @override
     async def watch(self) -> AsyncIterator[StoreSnapshot]:

@@ -109,6 +109,7 @@ async def test_a_drained_worker_is_emptied_and_a_paused_one_keeps_what_it_has() 
     await fleet.set_worker(first.id, first.version, first.labels, FleetAvailability.PAUSE)
     assert (await places(fleet))["w1-id"] == 2
     await fleet.set_worker(second.id, second.version, second.labels, FleetAvailability.DRAIN)
+    fleet.advance(1)
     assert await places(fleet) == {"w1-id": 2, "w3-id": 3}
 
 

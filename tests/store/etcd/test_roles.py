@@ -21,7 +21,7 @@ from mesh.model.view import ClusterView, HealthReport
 from mesh.platform.stacks.history_keeper import DeployHistoryKeeper
 from mesh.platform.stacks.kept_deploys import decode_deploys, stack_key
 from mesh.platform.stacks.records import stamp
-from mesh.store import Store, StoreError
+from mesh.store import ACTING_KEY, Store, StoreError
 from mesh.testing.fleet import FakeFleet, fake_worker
 from tests.builders import SMALL_POOL, service
 from tests.platform.stacks.builders import desired_service
@@ -91,11 +91,17 @@ async def test_a_worker_with_its_role_does_all_that_it_has_to(guarded: EtcdServe
             for task in running:
                 task.cancel()
         assert conditions.frozen == {}
+        assert await one.hold(ACTING_KEY, b"w1") == b"w1"
+        assert await two.hold(ACTING_KEY, b"w2") == b"w1"
+        await one.release(ACTING_KEY, b"w1")
+        assert await two.hold(ACTING_KEY, b"w2") == b"w2"
         assert await one.change({"claims/x": None}, {"claims/x": b"1"})
         assert await two.change({"claims/x": b"1"}, {"claims/x": None})
 
 
-@pytest.mark.parametrize("key", ["workers/w2/x", "health/w2/x", "workers/w", "workers/w11/x", "x", "origin/x"])
+@pytest.mark.parametrize(
+    "key", ["workers/w2/x", "health/w2/x", "workers/w", "workers/w11/x", "x", "origin/x", "acting/x"]
+)
 async def test_a_worker_writes_nothing_in_the_name_of_another(guarded: EtcdServer, tmp_path: Path, key: str) -> None:
     guarded.ctl("put", f"/vipmesh/{key}", "before")
     async with worker(guarded, tmp_path, "w1") as store:

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, aclosing
 
 import pytest
 
+from mesh.store import ACTING_KEY
 from mesh.store.etcd import EtcdStore
 from tests.store.contract import StoreContract, watching
 from tests.store.etcd.server import EtcdServer, etcd, until, worker
@@ -154,3 +155,35 @@ async def test_a_lease_of_another_length_is_not_taken_over(single: EtcdServer) -
         await again.register({"workers/w1/x": b"x"})
     async with worker(url, "w2") as other, aclosing(watching(other)) as snapshots:
         await until(snapshots, lambda seen: not seen)
+
+
+async def test_one_of_many_holds_a_key_and_it_goes_on_when_that_one_stays_away(three: EtcdServer) -> None:
+    url = three.fresh()
+    async with AsyncExitStack() as stack:
+        stores = [await stack.enter_async_context(worker(url, f"w{number}", ttl=2)) for number in range(5)]
+        values = [f"w{number}".encode() for number in range(5)]
+        held = await asyncio.gather(
+            *(store.hold(ACTING_KEY, value) for store, value in zip(stores, values, strict=True))
+        )
+        (holder,) = {*held}
+        assert holder in values
+        others = [(store, value) for store, value in zip(stores, values, strict=True) if value != holder]
+        async with asyncio.timeout(40):
+            while (new := await others[0][0].hold(ACTING_KEY, others[0][1])) == holder:
+                await asyncio.sleep(0.1)
+        assert new == others[0][1]
+        gone = stores[values.index(holder or b"")]
+        assert await gone.hold(ACTING_KEY, holder) == new
+        await gone.release(ACTING_KEY, holder or b"")
+        assert await gone.hold(ACTING_KEY, None) == new, "it releases only what it has"
+
+
+async def test_a_held_key_outlives_a_lease_that_was_revoked(single: EtcdServer) -> None:
+    url = single.fresh()
+    async with worker(url, ttl=60) as store:
+        assert await store.hold(ACTING_KEY, b"w1") == b"w1"
+        shown = single.ctl("get", f"{url.prefix}{ACTING_KEY}", "-w", "fields").splitlines()
+        (lease,) = [line.partition(" : ")[2] for line in shown if line.startswith('"Lease"')]
+        single.ctl("lease", "revoke", f"{int(lease):x}")
+        assert await store.hold(ACTING_KEY, b"w1") == b"w1"
+        assert single.ctl("get", "--print-value-only", f"{url.prefix}{ACTING_KEY}").strip() == "w1"

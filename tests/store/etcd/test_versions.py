@@ -41,6 +41,7 @@ class Newer:
         self._store = store
         self.read, self.watch, self.replace = store.read, store.watch, store.replace
         self.change, self.run, self.close = store.change, store.run, store.close
+        self.hold, self.release = store.hold, store.release
 
     @property
     def trouble(self) -> CodedText | None:

@@ -14,6 +14,7 @@ from tests.netns import Namespace
 from tests.system.docker.engine import Engine, missing, root_archive
 from tests.system.docker.worker import Worker, worker
 from tests.system.e2e.programs import VIPMESH, call, eventually
+from tests.system.e2e.programs import status as status_of
 
 FILE = """
 name: shop
@@ -66,6 +67,26 @@ async def services(mesh: Worker) -> list[dict[str, Any]]:
     return found
 
 
+async def empty_and_return(mesh: Worker) -> None:
+    """Spread what is even, empty the only worker, which needs force, and take it back."""
+    assert "all is spread evenly" in await vipmesh(mesh, "rebalance")
+    shown = await eventually(lambda: status_of(mesh.admin), lambda now: now["acting"] == now["worker"], 60)
+    assert shown["problems"] == []
+    (engine,) = mesh.engine.docker("node", "ls", "-q").split()
+    refusal = await vipmesh(mesh, "drain", "--worker", engine, status=1)
+    assert "shop/server: is bound to" in refusal
+    assert "VM905" in refusal
+    done = json.loads(await vipmesh(mesh, "drain", "--worker", engine, "--force", "--json"))
+    assert [step.partition(": ")[2] for step in done["steps"]] == [
+        "takes no new instances",
+        "2 endpoints drained",
+        "its instances end",
+    ]
+    assert [each["running"] for each in await services(mesh)] == [0]
+    await vipmesh(mesh, "undrain", "--worker", engine)
+    await eventually(lambda: services(mesh), lambda now: [each["serving"] for each in now] == [2], 90)
+
+
 @pytest.mark.timeout(500)
 async def test_a_stack_from_its_first_deploy_to_its_end(swarm_engine: Engine, tmp_path: Path) -> None:
     file = tmp_path / "shop.yaml"
@@ -108,6 +129,7 @@ async def test_a_stack_from_its_first_deploy_to_its_end(swarm_engine: Engine, tm
 
         (service,) = await services(mesh)
         assert (service["desired"], service["serving"], service["outside"]) == (2, 2, [])
+        await empty_and_return(mesh)
         history = json.loads(await vipmesh(mesh, "history", "--json", "shop"))
         assert len(history["deploys"]) == 2
 

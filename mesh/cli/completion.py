@@ -40,6 +40,7 @@ _KINDS = {
     "stop": ("endpoints",),
     "weight": ("endpoints",),
     "ps": ("services",),
+    "rollout": ("services",),
     "claims": ("services",),
     "roles": ("workers",),
     "workers remove": ("workers",),
@@ -47,7 +48,7 @@ _KINDS = {
     "cluster revoke": ("workers",),
 }
 """The kinds of names that the positional arguments of a verb take."""
-_OTHERS = frozenset({"weight", "action"})
+_OTHERS = frozenset({"weight", "action", "shares"})
 """Positional arguments of these verbs that are no names."""
 
 

@@ -24,6 +24,7 @@ from mesh.api.http.server import AdminApi
 from mesh.api.status import StatusDetail, WorkerStatus, worker_status
 from mesh.cluster.claim_actions import ClaimActions
 from mesh.cluster.records.encode import build_view, own_prefixes
+from mesh.cluster.share_actions import ShareActions
 from mesh.cluster.worker_removal import WorkerRemoval
 from mesh.config.claim_quotas import claim_quotas
 from mesh.config.name_policy import name_policy
@@ -259,6 +260,7 @@ async def run_daemon(
             channel=_channel(settings, loop.peers, stack),
             removal=WorkerRemoval(settings.node_name, store),
             history=HistoryHandler(lambda: settings.node_name, collector.history),
+            shares=ShareActions(store),
         )
         await api.start()
         stack.push_async_callback(api.stop)

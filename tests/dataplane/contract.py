@@ -31,7 +31,7 @@ from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import Address, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, Table, TrafficCounters, VirtualKey, VirtualServer
 
-CYCLES = 30
+CYCLES = 10
 """The cycles of connections in which shares are exact."""
 
 ONE, TWO, THREE = (RealKey(f"10.2.0.{n}", 8080) for n in (1, 2, 3))

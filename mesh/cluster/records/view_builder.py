@@ -251,7 +251,7 @@ class ViewBuilder:
                 verdict = self._verdicts.health.get(endpoint.key)
                 standing = standing_of(endpoint, own, verdict, self._verdicts.is_kept(endpoint.key))
                 who = f"instance {endpoint.name or endpoint.id} of worker {endpoint.worker}"
-                found.append(InstanceDeclaration(own, standing, who))
+                found.append(InstanceDeclaration(own, standing, who, endpoint.release or ""))
         idle = by_worker.keys() - {endpoint.worker for endpoint in members}
         return found + [
             InstanceDeclaration(by_worker[worker], Standing.WITHOUT_INSTANCE, f"worker {worker}")

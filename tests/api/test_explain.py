@@ -587,6 +587,17 @@ def test_every_endpoint_without_traffic_has_its_reason(
     assert msgspec.json.decode(msgspec.json.encode(explanation), type=Explanation) == explanation
 
 
+def test_shares_in_force_are_explained() -> None:
+    world = World(
+        endpoints=(replace(ONE, release="v1"), replace(TWO, release="v2")),
+        shares={WEB.owner: ReleaseShares(WEB.owner, {"v2": 1250}, ("v1", "v2"), "anna")},
+    )
+    [way] = world.explain("web.test").ways
+    assert way.shares == ("v1: 87.5 % on 1 of 1 endpoints", "v2: 12.5 % on 1 of 1 endpoints, given 12.5 % by anna")
+    assert "  share of release v2: 12.5 % on 1 of 1" in world.text("web.test")
+    assert World().explain("web.test").ways[0].shares == ()
+
+
 def test_every_cause_has_a_case() -> None:
     assert {cause for *_, causes, _ in CASES for _, cause in causes} == set(Cause)
 

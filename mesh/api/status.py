@@ -6,10 +6,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 
+from mesh.api.release_rows import ReleaseStatus, release_rows, shares_by, shares_note
 from mesh.cluster.worker_directory import dropping_worker
 from mesh.control.arrival import Arrivals, describe_network
 from mesh.control.endpoint_totals import endpoint_totals
 from mesh.control.planner import Plan, has_virtual_servers, programmed_reals
+from mesh.control.share_overlay import ShareOverlay
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, health_status, utc_time
 from mesh.model.codes import Code
@@ -104,6 +106,12 @@ class ServiceStatus:
     """The clients whose requests were seen without an answer, in words: `the network 172.18.0.0/16`; empty if none."""
     published: tuple[str, ...] = ()
     """The published ports that lead to it on this worker: `30080/tcp`; empty if there are none."""
+    releases: tuple[ReleaseStatus, ...] = ()
+    """The releases of its endpoints, sorted by name; empty if no endpoint names one."""
+    shares_by: str | None = None
+    """Who gave the shares that are in force; None if none are, or if that is not known."""
+    shares_note: str | None = None
+    """How shares in force are kept, if not exactly in each cycle of connections; None otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +193,10 @@ class LiveFigures:
     """The connections of each real server, by virtual server; None if they are not known."""
     traffic: Mapping[VirtualKey, Mapping[RealKey, TrafficCounters]] = field(default_factory=dict)
     """The traffic to each real server, by virtual server; empty if it is not known."""
+    shared: ShareOverlay = field(default_factory=ShareOverlay)
+    """The weights that follow from the shares of releases."""
+    data_plane: str = ""
+    """The name of the data plane."""
 
 
 def service_statuses(
@@ -214,6 +226,9 @@ def service_statuses(
                 tuple(_endpoint_rows(service, view, known, planned, live)),
                 unreached.get(service.owner, ()),
                 _published(planned, service.owner),
+                release_rows(service, live.shared),
+                shares_by(service, live.shared),
+                shares_note(service, live.shared, planned, live.data_plane),
             )
         )
     return tuple(sorted(found, key=lambda row: (row.name, row.owner)))
@@ -234,6 +249,7 @@ def _endpoint_rows(
     for endpoint in group:
         carried = totals.get(endpoint.key)
         may_serve = is_served and vip is not None and serves(service, endpoint, vip, known.traffic)
+        may_serve = may_serve and live.shared.has_share(endpoint)
         reals = real_keys(service, endpoint) if may_serve or busy else ()
         serving = may_serve and not there.isdisjoint(reals)
         yield EndpointStatus(
@@ -363,10 +379,16 @@ def _service_lines(service: ServiceStatus) -> Iterator[str]:
         yield f"  published: {' '.join(service.published)}"
     if len(service.names) > 1:
         yield f"  names: {' '.join(service.names)}"
+    if any(row.given is not None for row in service.releases):
+        yield f"  shares: {', '.join(map(_release_text, service.releases))}"
     if service.not_arriving:
         yield f"  requests do not arrive from {', '.join(service.not_arriving)}"
     for endpoint in service.endpoints:
         yield f"  {_endpoint_line(endpoint)}"
+
+
+def _release_text(row: ReleaseStatus) -> str:
+    return f"release {row.release or 'none'} {row.share:g} %"
 
 
 def _endpoint_line(endpoint: EndpointStatus) -> str:
@@ -413,7 +435,9 @@ def worker_status(
             timed=detail is not StatusDetail.EVENTS,
             in_detail=detail is StatusDetail.FULL,
         )
-        live = LiveFigures(observed.programmed, observed.since, connections, traffic)
+        live = LiveFigures(
+            observed.programmed, observed.since, connections, traffic, effective.shared, facts.data_plane
+        )
         found = service_statuses(view, seen, observed.plan, observed.arrivals, live)
         found = _with_drops(found, observed.all_problems, facts.worker)
     return WorkerStatus(

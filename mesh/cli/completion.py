@@ -41,6 +41,7 @@ _KINDS = {
     "weight": ("endpoints",),
     "ps": ("services",),
     "rebalance": ("services",),
+    "rollout": ("services",),
     "claims": ("services",),
     "roles": ("workers",),
     "workers remove": ("workers",),
@@ -48,7 +49,7 @@ _KINDS = {
     "cluster revoke": ("workers",),
 }
 """The kinds of names that the positional arguments of a verb take."""
-_OTHERS = frozenset({"weight", "action"})
+_OTHERS = frozenset({"weight", "action", "shares"})
 """Positional arguments of these verbs that are no names."""
 
 

@@ -4,6 +4,7 @@
 never changed or removed; a program must ignore fields that it does not know.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -56,6 +57,58 @@ class ClaimChangeDocument:
     """Why the next claim was refused, which also ended the verb; None if all were changed."""
     code: str | None = None
     """The code of the error, which `docs/errors.md` explains."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShareChangeDocument:
+    """The result of `rollout share`."""
+
+    service: str
+    """The service, `project/service`; as it was written if it was refused."""
+    shares: Mapping[str, float]
+    """The shares that releases have now, in per cent; the other releases have the rest. Empty after `reset`."""
+    error: str | None = None
+    """Why it was refused; None if it was not."""
+    code: str | None = None
+    """The code of the error, which `docs/errors.md` explains."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutReleaseDocument:
+    """One release of a service."""
+
+    release: str | None
+    """Its name; None for the endpoints that name no release."""
+    endpoints: int
+    serving: int
+    """The number of its endpoints to which new connections go."""
+    given: float | None
+    """The share that an operator gave it, in per cent; None if none was given, or if no shares are in force."""
+    share: float
+    """Its part of new connections by weight and share, in per cent."""
+    opened: int | None = None
+    """The new connections that it got through this worker meanwhile; None if they were not counted."""
+    measured: float | None = None
+    """The part of these in per cent; None if there were none, or if they were not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutDocument:
+    """The result of `rollout status`."""
+
+    service: str
+    """The service, `project/service`."""
+    name: str
+    """Its first routing name."""
+    vip: str | None
+    releases: tuple[RolloutReleaseDocument, ...]
+    """Its releases, sorted by name; empty if no endpoint names one."""
+    shares_by: str | None = None
+    """Who gave the shares that are in force; None if none are, or if that is not known."""
+    note: str | None = None
+    """How shares in force are kept, if not exactly in each cycle of connections; None otherwise."""
+    seconds: float | None = None
+    """The time in which new connections were counted; None if they were not."""
 
 
 @dataclass(frozen=True, slots=True)

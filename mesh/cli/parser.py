@@ -309,6 +309,18 @@ def _add_claims(verbs: _Verbs) -> None:
     claims.set_defaults(of="claims")
 
 
+def _add_rollout(verbs: _Verbs) -> None:
+    rollout = verbs.add_parser("rollout", help="show the releases of a service, give them shares of new connections")
+    rollout.add_argument("action", choices=("status", "share"), help="status SERVICE, or share SERVICE v2=10 | reset")
+    rollout.add_argument("service", metavar="SERVICE", help="PROJECT/SERVICE, the second part of it, or a routing name")
+    rollout.add_argument("shares", nargs="*", metavar="RELEASE=PERCENT", help="the other releases have the rest")
+    rollout.add_argument(
+        "--over", type=_seconds, default=2.0, metavar="SECONDS", help="how long `status` counts (default: 2; 0: not)"
+    )
+    _asks(rollout)
+    rollout.set_defaults(of="rollout")
+
+
 def _add_roles(verbs: _Verbs) -> None:
     roles = verbs.add_parser("roles", help="print the etcdctl lines that give each worker a role of its own")
     roles.add_argument("workers", nargs="*", metavar="WORKER", help="the [node] name of a worker (default: this one)")
@@ -407,6 +419,7 @@ _VERBS: Mapping[str, Callable[[_Verbs], None]] = MappingProxyType(
         "test": _add_test,
         **dict.fromkeys(("deploy", "undeploy", "ps", "scale", "rebalance", "history"), _add_stacks),
         **dict.fromkeys(("drain", "maintenance", "undrain", "stop", "weight"), _add_actions),
+        "rollout": _add_rollout,
         "claims": _add_claims,
         "cluster": _add_cluster,
         "teardown": _add_teardown,

@@ -35,6 +35,16 @@ class EndpointRow(msgspec.Struct, frozen=True):
     bytes_out: int | None = None
 
 
+class ReleaseRow(msgspec.Struct, frozen=True):
+    """One release of a service."""
+
+    release: str | None
+    endpoints: int
+    serving: int
+    given: float | None
+    share: float
+
+
 class ServiceRow(msgspec.Struct, frozen=True):
     """One service."""
 
@@ -46,6 +56,7 @@ class ServiceRow(msgspec.Struct, frozen=True):
     endpoints: tuple[EndpointRow, ...]
     not_arriving: tuple[str, ...] = ()
     published: tuple[str, ...] = ()
+    releases: tuple[ReleaseRow, ...] = ()
 
     @property
     def serving(self) -> int:

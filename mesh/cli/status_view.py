@@ -143,6 +143,9 @@ def _table(services: Sequence[ServiceRow], layout: StatusLayout) -> Iterator[Lin
         yield from _row(row, upper, _SERVICE_COLUMNS, layout)
         if len(service.names) > 1 and layout.endpoints:
             yield from _wrapped((Word(f"  names: {' '.join(service.names)}", "quiet"),), layout)
+        if any(each.given is not None for each in service.releases):
+            shares = ", ".join(f"{each.release or '(no release)'} {each.share:g} %" for each in service.releases)
+            yield from _wrapped((Word(f"  shares: {shares}"),), layout)
         if service.not_arriving:
             text = f"  requests do not arrive from {', '.join(service.not_arriving)}"
             yield from _wrapped((Word(text, "warning"),), layout)

@@ -16,7 +16,7 @@ from mesh.cluster.claim_transactions import claim_all, restore_claims, restore_r
 from mesh.cluster.claim_usage import lost_usage
 from mesh.cluster.claims import ClaimRequest, PutBackVip, is_for_owners
 from mesh.cluster.ports import ConditionReports, Decide
-from mesh.cluster.records.encode import CLAIMS_PREFIX, build_view
+from mesh.cluster.records.encode import CLAIMS_PREFIX, SHARES_PREFIX, build_view
 from mesh.cluster.store_writes import RETRY, StoreWrites
 from mesh.cluster.usage_keeper import UsageKeeper
 from mesh.model.claims import ClaimPace, Claims
@@ -81,8 +81,8 @@ class Claimer:
         self._left: tuple[ClaimRequest, ...] = ()
         """The wishes for those services and claims that were left to the other workers."""
         self._lost: tuple[Claims, Mapping[str, bytes]] | None = None
-        """Claims to restore to a store that was lost, and the records of times with them; None if nothing was lost or
-        everything is restored.
+        """Claims to restore to a store that was lost, and the records of times and shares with them; None if nothing
+        was lost or everything is restored.
         """
 
     @property
@@ -137,7 +137,8 @@ class Claimer:
         self._guard.forget()
         if self._lost is None:
             claims = {k: v for k, v in before.records.items() if k.startswith(CLAIMS_PREFIX)}
-            self._lost = build_view(claims)[0].claims, lost_usage(claims)
+            shares = {key: value for key, value in claims.items() if key.startswith(SHARES_PREFIX)}
+            self._lost = build_view(claims)[0].claims, {**lost_usage(claims), **shares}
         self._due.set()
 
     async def run(self) -> None:

@@ -24,6 +24,7 @@ from mesh.cluster.ports import ConditionReports, Decide
 from mesh.cluster.record_publisher import RecordPublisher
 from mesh.cluster.records.encode import encode_daemon, encode_digest, encode_registration
 from mesh.cluster.retained import RetainedRecords
+from mesh.cluster.share_keeper import ShareKeeper
 from mesh.cluster.store_writes import StoreWrites
 from mesh.cluster.usage_keeper import UsageKeeper
 from mesh.cluster.view_assembler import ViewAssembler
@@ -86,6 +87,7 @@ class ClusterSync:
         self._retained = RetainedRecords(worker, answers)
         self._publisher = RecordPublisher(worker, store, record, NameGuard(worker, record, reports), writes)
         self._usage = UsageKeeper(worker, store, limits, writes) if limits is not None else None
+        self._shares = ShareKeeper(store, writes)
         pace = limits.pace if limits is not None else None
         self._claimer = Claimer(store, decide, reports, writes, self._usage, pace=pace)
         self._assembler = ViewAssembler(
@@ -188,11 +190,17 @@ class ClusterSync:
         waits for the sources if the store does not have an earlier run's offer, since the data plane may still carry
         it.
         """
+
+        def take(seen: ClusterView) -> None:
+            self._shares.follow(seen)
+            see(seen)
+
         async with asyncio.TaskGroup() as tasks:
-            assemble = partial(self._assembler.run, see, patient=patient)
+            assemble = partial(self._assembler.run, take, patient=patient)
             tasks.create_task(bulkhead.keep_running("view", assemble), name="view")
             tasks.create_task(bulkhead.keep_running("registration", self._publisher.run), name="registration")
             tasks.create_task(bulkhead.keep_running("claims", self._claimer.run), name="claims")
+            tasks.create_task(bulkhead.keep_running("shares", self._shares.run), name="shares")
             if self._usage is not None:
                 measure = partial(self._usage.run, self._claimer.reconsider, self._claimer.was_blind)
                 tasks.create_task(bulkhead.keep_running("claim usage", measure), name="claim usage")

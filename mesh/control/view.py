@@ -8,7 +8,8 @@
 3. this worker's verdicts replace those of departed workers (`mesh.health.takeover`);
 4. the panic threshold keeps unhealthy endpoints in traffic while too many fail at once (`mesh.health.panic`);
 5. flap damping: endpoints that are held back serve if their service has no other endpoint
-   (`mesh.health.panic.panic_overrides`).
+   (`mesh.health.panic.panic_overrides`);
+6. where releases have shares, the weights of endpoints follow from them (`mesh.control.share_overlay`).
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 
 from mesh.cluster.failure_detector import withhold_unreachable
 from mesh.control.local_overlay import LocalOverlay
+from mesh.control.share_overlay import ShareOverlay
 from mesh.health.panic import PanicInput, PanicState, panic_overrides, update_panic_state
 from mesh.health.takeover import kept_in_force
 from mesh.model.persistent_map import changed_keys
@@ -60,12 +62,17 @@ class EffectiveView:
     """The view after step 2."""
     known: ClusterView
     """The view after step 3, with unmodified verdicts: operators are shown this one."""
-    traffic: ClusterView
-    """The view after step 5, with the verdicts that traffic follows: it is planned from."""
+    shared: ShareOverlay
+    """The view after step 5, with the verdicts that traffic follows, and after step 6."""
     kept: frozenset[EndpointKey]
     """Unhealthy endpoints that stay in traffic."""
     panic: PanicState | None = None
     """The panic state after step 4; None if it was not updated."""
+
+    @property
+    def traffic(self) -> ClusterView:
+        """The view after step 6, with the verdicts and the weights that traffic follows: it is planned from."""
+        return self.shared.view
 
 
 def effective_view(
@@ -101,10 +108,11 @@ def effective_view(
 
     held_back = inputs.held_back
     if before is not None and known is before.known and (before.kept, before.inputs.held_back) == (kept, held_back):
-        traffic = before.traffic
+        judged = before.shared.base
     else:
-        traffic = known.judged(panic_overrides(known, kept, held_back))
-    return EffectiveView(inputs, overlay, overlaid, reachable, known, traffic, kept, floor)
+        judged = known.judged(panic_overrides(known, kept, held_back))
+    shared = (ShareOverlay() if before is None else before.shared).after(judged)
+    return EffectiveView(inputs, overlay, overlaid, reachable, known, shared, kept, floor)
 
 
 def view_effort(inputs: ViewInputs, before: EffectiveView | None, panic: PanicInput) -> int:

@@ -25,6 +25,7 @@ from mesh.api.stack_readiness import SnapshotReadiness
 from mesh.api.status import StatusDetail, WorkerStatus, worker_status
 from mesh.cluster.claim_actions import ClaimActions
 from mesh.cluster.records.encode import build_view, own_prefixes
+from mesh.cluster.share_actions import ShareActions
 from mesh.cluster.worker_removal import WorkerRemoval
 from mesh.config.claim_quotas import claim_quotas
 from mesh.config.name_policy import name_policy
@@ -266,6 +267,7 @@ async def run_daemon(
             removal=WorkerRemoval(settings.node_name, store),
             history=HistoryHandler(lambda: settings.node_name, collector.history),
             stacks=StackOperations(fleet, SnapshotReadiness(loop.snapshots.observe), store),
+            shares=ShareActions(store),
         )
         await api.start()
         stack.push_async_callback(api.stop)

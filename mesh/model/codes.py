@@ -1920,6 +1920,24 @@ class Code(Enum):
         password; there is no `[source.docker]`; or a file or directory that is named cannot be used.
         """,
     )
+    SHARES_REFUSED = (
+        "VM980",
+        "Shares that a service cannot have",
+        """
+        Shares divide the new connections of one service among its releases, which the label `routing.release` of its
+        containers names. The service or the release does not exist, the service has one release, or the shares are
+        more than 100 per cent together; the message says which, and what to write. Nothing was changed. [Shares of
+        releases](howto/shares.md) has examples.
+        """,
+    )
+    SHARES_WITHOUT_WEIGHTS = (
+        "VM981",
+        "Shares of a service whose scheduler ignores weights",
+        """
+        The schedulers `rr` and `lc` treat all endpoints alike, so a release would get as much as it has endpoints,
+        whatever its share. `wrr` and `wlc` are the same with weights. Nothing was changed.
+        """,
+    )
 
 
 _SECTIONS = (
@@ -1937,6 +1955,7 @@ _SECTIONS = (
     ("VM801", "doctor"),
     ("VM901", "Stacks"),
     ("VM950", "Collected logs"),
+    ("VM980", "Shares of releases"),
 )
 """The first code of each section of the page, and the heading of the section."""
 
@@ -1960,7 +1979,7 @@ NAME` shows its effect on a request. `vipmesh status` lists the current conditio
 | [VM6xx](#name-server-and-admin-api) | the name server, the admin API |
 | [VM7xx](#log) | the log, internal errors, [resources](#resources-of-the-worker), [events](#events) |
 | [VM8xx](#doctor) | what `vipmesh doctor` finds |
-| [VM9xx](#stacks) | stacks, releases, autoscaling and [collected logs](#collected-logs) |
+| [VM9xx](#stacks) | stacks, releases, autoscaling, [collected logs](#collected-logs), [shares](#shares-of-releases) |
 """
 
 

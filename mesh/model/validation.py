@@ -11,6 +11,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, ip_address
 
 from mesh.model.probe import Probe, ProbeKind, validate_host
+from mesh.model.release_shares import MAX_SHARED_RELEASES, WHOLE, ReleaseShares
 from mesh.model.service import Address, Endpoint, EndpointKey, Name, Service
 
 MAX_TEXT = 512
@@ -90,6 +91,23 @@ def validate_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
     for threshold in (endpoint.max_connections, endpoint.min_connections):
         validate_number(threshold, 0, (1 << 32) - 1, "connections")
     return endpoint
+
+
+def validate_shares(shares: ReleaseShares) -> ReleaseShares:
+    """Return the shares of releases. Raises ValueError."""
+    validate_text(shares.owner, "an owner")
+    if max(len(shares.given), len(shares.among)) > MAX_SHARED_RELEASES:
+        raise ValueError(f"it has more than {MAX_SHARED_RELEASES} releases")
+    for release, points in shares.given.items():
+        validate_text(release, "a release")
+        validate_number(points, 0, WHOLE, "hundredths of a per cent")
+    for release in filter(None, shares.among):
+        validate_text(release, "a release")
+    if shares.by:
+        validate_text(shares.by, "who gave it")
+    if sum(shares.given.values()) > WHOLE:
+        raise ValueError("the shares are more than 100 per cent")
+    return shares
 
 
 def _validate_process(endpoint: Endpoint) -> None:

@@ -24,6 +24,7 @@ from mesh.model.errors import CodedText
 from mesh.model.past_event import EventKind, NumberedEvent, PastEvent
 from mesh.model.probe import Probe, ProbeKind
 from mesh.model.problem import Problem, Severity
+from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import (
     Address,
     DrainReason,
@@ -98,9 +99,11 @@ class World:
     past: Sequence[PastEvent] = ()
     published: Mapping[EndpointKey, str] = field(default_factory=dict)
     unlabelled: Mapping[str, str] = field(default_factory=dict)
+    shares: Mapping[str, ReleaseShares] = field(default_factory=dict)
 
     def evidence(self) -> DetailedSnapshot:
         view = ClusterView(tuple(self.services), tuple(self.endpoints), self.claims, self.said, reasons=self.published)
+        view = replace(view, shares=self.shares)
         served = {port: of for port, of in self.claims.ports.items() if port not in self.contested}
         planned = make_plan(
             replace(view, claims=replace(self.claims, ports=served)),
@@ -290,6 +293,16 @@ CASES: list[tuple[str, World, str, list[tuple[str, Cause]], str]] = [
         "web-2",
         [("web-2", Cause.DRAINING), ("web-2", Cause.WEIGHT_ZERO)],
         "its weight is 0; set its label routing.weight to 1 or more",
+    ),
+    (
+        "its release has no share",
+        World(
+            endpoints=(replace(ONE, release="v1"), replace(TWO, release="v2")),
+            shares={WEB.owner: ReleaseShares(WEB.owner, {"v2": 0}, ("v1", "v2"), "anna")},
+        ),
+        "web-2",
+        [("web-2", Cause.NO_SHARE)],
+        "the share of release v2 is 0 %, given by anna; type `vipmesh rollout share demo/web reset`",
     ),
     (
         "an endpoint of the other family",
@@ -572,6 +585,17 @@ def test_every_endpoint_without_traffic_has_its_reason(
     assert reasons(explanation) == [(about, str(cause)) for about, cause in causes]
     assert text in world.text(asked)
     assert msgspec.json.decode(msgspec.json.encode(explanation), type=Explanation) == explanation
+
+
+def test_shares_in_force_are_explained() -> None:
+    world = World(
+        endpoints=(replace(ONE, release="v1"), replace(TWO, release="v2")),
+        shares={WEB.owner: ReleaseShares(WEB.owner, {"v2": 1250}, ("v1", "v2"), "anna")},
+    )
+    [way] = world.explain("web.test").ways
+    assert way.shares == ("v1: 87.5 % on 1 of 1 endpoints", "v2: 12.5 % on 1 of 1 endpoints, given 12.5 % by anna")
+    assert "  share of release v2: 12.5 % on 1 of 1" in world.text("web.test")
+    assert World().explain("web.test").ways[0].shares == ()
 
 
 def test_every_cause_has_a_case() -> None:

@@ -162,6 +162,18 @@ def test_one_problem_for_each_declaration_that_differs_and_none_for_a_probe() ->
     assert {problem.owner for problem in problems} == {"demo/web"}
 
 
+def test_ports_that_differ_between_releases_are_refused_with_the_name_of_the_other_release() -> None:
+    other_ports = replace(OLD, routes=(Route("web.test", 81, Transport.TCP, 80),))
+    found = [
+        InstanceDeclaration(OLD, Standing.SERVING, "instance a of worker w1", "v1"),
+        InstanceDeclaration(OLD, Standing.WITHOUT_INSTANCE, "worker w3"),
+        InstanceDeclaration(other_ports, Standing.SERVING, "instance b of worker w2", "v2"),
+    ]
+    [problem] = difference_problems(found, OLD)
+    assert problem.reason.startswith("instance b of worker w2, release v2, declares routes web.test:81/tcp to port 80")
+    assert problem.reason.endswith(" is in force, as release v1 declares")
+
+
 def _records(*runs: tuple[str, Service]) -> dict[str, bytes]:
     """Workers, each with one endpoint that declares this."""
     found: dict[str, bytes] = {}

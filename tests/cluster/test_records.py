@@ -33,6 +33,7 @@ from mesh.cluster.records.encode import (
     encode_port_claim,
     encode_registration,
     encode_service_claim,
+    encode_shares,
     encode_verdict,
     encode_vip_claim,
 )
@@ -41,6 +42,7 @@ from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.eligibility import choose_probers
 from mesh.model.probe import Probe, ProbeKind
+from mesh.model.release_shares import MAX_SHARED_RELEASES, ReleaseShares
 from mesh.model.service import Endpoint, Health, PortPublication, Route, Scheduler, Service, Transport
 from mesh.model.view import ClusterView
 from mesh.store.etcd.messages import KeyValue
@@ -405,6 +407,9 @@ def _variants() -> dict[str, list[bytes]]:  # noqa: C901, PLR0912 (a table)
     for seconds in (7, 0):
         for where, value in encode_declaration_claim(replace(SERVICE, persistence=seconds, probe=None)).items():
             found.setdefault(where, []).append(value)
+    for points in (0, 100):
+        for where, value in encode_shares(ReleaseShares("demo/web", {"v2": points}, ("v1", "v2"), "anna")).items():
+            found.setdefault(where, []).append(value)
     found["claims/ports/tcp/030001"] = [*encode_port_claim(Transport.TCP, 1, "odd.test", 80).values()]
     found["health/w1/%61"] = [encode_verdict("w1", ("w1", "a"), Health.HEALTHY)[1]]
     found["something/else"] = [b"whatever"]
@@ -521,6 +526,37 @@ def test_many_endpoints_added_and_removed_at_once_stay_in_order() -> None:
     assert [endpoint.id for endpoint in seen.endpoints] == [f"e{number:03}" for number in range(200)]
     seen, _ = reader.view(encode_registration("w1", [], endpoints[:120]))
     assert seen.endpoints == tuple(sorted(endpoints[:120], key=lambda endpoint: endpoint.id))
+
+
+SHARES = {"v": 1, "shares": {"v2": 100}, "among": ["v1", "v2"]}
+
+
+def test_shares_are_read_back() -> None:
+    shares = ReleaseShares("demo/web", {"v1": 2550, "v2": 100}, ("", "v1", "v2"), "anna")
+    assert build_view(encode_shares(shares)) == (ClusterView(shares={"demo/web": shares}), ())
+    newer = msgspec.json.encode(SHARES | {"steps": [1, 2]})
+    assert build_view({"claims/shares/demo%2Fweb": newer})[0].shares["demo/web"].given == {"v2": 100}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"shares": {"v1": 9000, "v2": 1001}}, "more than 100 per cent"),
+        ({"shares": {"v2": -1}}, "hundredths of a per cent"),
+        ({"shares": {"v2": 10001}}, "hundredths of a per cent"),
+        ({"shares": {"v2": 0.5}}, "Expected `int`"),
+        ({"shares": {"": 1}}, "a release"),
+        ({"shares": {"v\n2": 1}}, "a release"),
+        ({"shares": {f"v{n}": 1 for n in range(MAX_SHARED_RELEASES + 1)}}, "more than 16 releases"),
+        ({"among": [f"v{n}" for n in range(MAX_SHARED_RELEASES + 1)]}, "more than 16 releases"),
+        ({"by": "x" * 513}, "who gave it"),
+    ],
+)
+def test_shares_that_cannot_be_are_reported_and_do_not_count(change: dict[str, object], reason: str) -> None:
+    seen, [problem] = build_view({"claims/shares/demo%2Fweb": msgspec.json.encode(SHARES | change)})
+    assert not seen.shares
+    assert problem.code is Code.RECORD_UNREADABLE
+    assert reason in problem.reason
 
 
 def test_objects_not_affected_by_a_changed_record_stay_the_same() -> None:

@@ -14,7 +14,8 @@ from mesh.cluster.claimer import Claimer
 from mesh.cluster.claims import ClaimRequest, plan_claims
 from mesh.cluster.departed import RETENTION
 from mesh.cluster.endpoint_authority import EndpointAuthority
-from mesh.cluster.records.encode import build_view, encode_service_claim, encode_vip_claim, own_prefixes
+from mesh.cluster.records.encode import build_view, encode_service_claim, encode_shares, encode_vip_claim, own_prefixes
+from mesh.cluster.share_keeper import ENDING
 from mesh.cluster.store_writes import StoreWrites
 from mesh.cluster.sync import ClusterSync
 from mesh.cluster.view_assembler import GRACE
@@ -22,6 +23,7 @@ from mesh.control.conditions import LoopConditions
 from mesh.model.codes import Code
 from mesh.model.eligibility import vip_of
 from mesh.model.problem import Problem
+from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import Endpoint, Health
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView, HealthReport
@@ -208,6 +210,50 @@ async def test_a_store_that_lost_everything_gets_every_claim_back(
         await asyncio.sleep(2 * GRACE)
         assert one.views[-1].claims == claims
         assert len(one.seen) == 2
+
+
+async def test_shares_reach_every_worker_and_come_back_to_a_store_that_lost_everything(cluster: MemoryCluster) -> None:
+    async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running() as two:
+        one.offers("a")
+        await asyncio.sleep(1)
+        shares = ReleaseShares("demo/web", {"v2": 1000}, ("v1", "v2"), "anna")
+        cluster.write(encode_shares(shares))
+        await asyncio.sleep(1)
+        assert one.views[-1].shares == two.views[-1].shares == {"demo/web": shares}
+        pictures = len(two.views)
+        cluster.lose_everything()
+        await asyncio.sleep(1)
+        assert build_view(cluster.records)[0].shares == {"demo/web": shares}
+        await asyncio.sleep(2 * GRACE)
+        assert all(seen.shares == {"demo/web": shares} for seen in two.views[pictures - 1 :]), "no flap"
+
+
+async def test_shares_end_when_one_release_has_been_alone_for_long(cluster: MemoryCluster) -> None:
+    shares = ReleaseShares("demo/web", {"v2": 1000}, ("v1", "v2"), "anna")
+
+    def released(id: str, release: str) -> Endpoint:
+        return replace(Endpoint(id, "demo/web", "w1", f"10.2.0.{len(id)}"), release=release)
+
+    async with Worker(cluster, "w1").running() as one, Worker(cluster, "w2").running():
+        both = (released("a", "v1"), released("bb", "v2"))
+        one.share.offer((service("web.test"),), both)
+        cluster.write(encode_shares(shares))
+        await asyncio.sleep(2 * ENDING)
+        assert one.views[-1].shares == {"demo/web": shares}, "two releases are there"
+        one.share.offer((service("web.test"),), both[1:])
+        await asyncio.sleep(ENDING / 2)
+        one.share.offer((service("web.test"),), both)
+        await asyncio.sleep(60)
+        one.share.offer((service("web.test"),), both[1:])
+        await asyncio.sleep(ENDING / 2)
+        assert one.views[-1].shares == {"demo/web": shares}, "the time begins again"
+        one.share.offer((), ())
+        await asyncio.sleep(2 * ENDING)
+        assert one.views[-1].shares == {"demo/web": shares}, "nothing is there: perhaps everything restarts"
+        one.share.offer((service("web.test"),), both[1:])
+        await asyncio.sleep(ENDING + 60)
+        assert not one.views[-1].shares
+        assert not build_view(cluster.records)[0].shares
 
 
 async def test_the_store_answers_again_once_it_has_its_claims_back_at_the_second_attempt(

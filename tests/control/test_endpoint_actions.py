@@ -55,20 +55,10 @@ async def do(actions: EndpointActions, verb: str, name: str, **more: object) -> 
 
 
 @pytest.mark.parametrize(
-    ("label", "asked", "share", "weight"),
-    [
-        (3, None, 1.0, 3),
-        (3, 7, 1.0, 7),
-        (3, 0, 1.0, 0),
-        (0, 7, 1.0, 7),
-        (10, None, 0.25, 2),
-        (1, None, 0.01, 1),
-        (5, 5, 0.0, 0),
-        (1, 65535, 1.0, 65535),
-    ],
+    ("label", "asked", "weight"), [(3, None, 3), (3, 7, 7), (3, 0, 0), (0, 7, 7), (0, None, 0), (1, 65535, 65535)]
 )
-def test_the_weight_that_is_programmed(label: int, asked: int | None, share: float, weight: int) -> None:
-    assert effective_weight(label, asked, share) == weight
+def test_the_weight_that_counts(label: int, asked: int | None, weight: int) -> None:
+    assert effective_weight(label, asked) == weight
 
 
 async def test_a_weight_replaces_that_of_the_label_until_reset_and_survives_a_restart() -> None:

@@ -23,6 +23,7 @@ from mesh.health.takeover import (
 from mesh.model.claims import Claims
 from mesh.model.eligibility import real_keys
 from mesh.model.probe import Probe, ProbeKind
+from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import (
     Address,
     DrainReason,
@@ -86,15 +87,21 @@ def address(key: EndpointKey, *, ipv6: bool) -> Address:
     return f"fd00:2::{number:x}" if ipv6 else f"10.2.0.{number}"
 
 
+RELEASES = (None, "v1", "v2")
+SHARES = st.dictionaries(
+    st.sampled_from([service.owner for service in SERVICES]),
+    st.dictionaries(st.sampled_from(["v1", "v2", "v3"]), st.sampled_from([0, 100, 3333]), max_size=2),
+).map(lambda found: {owner: ReleaseShares(owner, given, ("", "v1", "v2")) for owner, given in found.items()})
 DRAINS = st.sampled_from([*[None] * 9, *DrainReason])
 ENDPOINTS = st.builds(
-    lambda key, ipv6, port, weight, mapped, engine, drain: Endpoint(
+    lambda key, ipv6, port, weight, mapped, engine, drain, release: Endpoint(
         key[1],
         OWNERS[key[1]],
         key[0],
         address(key, ipv6=ipv6),
         port=port,
         weight=weight,
+        release=release,
         host_ports=(HostPort(TCP, 8080, 32768),) if mapped else (),
         health=engine,
         drain=drain,
@@ -106,6 +113,7 @@ ENDPOINTS = st.builds(
     st.booleans(),
     st.sampled_from([None, None, *Health]),
     DRAINS,
+    st.sampled_from(RELEASES),
 )
 SOME_KEYS = st.frozensets(st.sampled_from(KEYS), max_size=9)
 MISSING = st.frozensets(st.sampled_from([*VIPS, *NAMES.values(), *PORTS]), max_size=3)
@@ -121,7 +129,7 @@ def claims(missing: frozenset[object], taken: frozenset[object]) -> Claims:
 
 
 VIEWS = st.builds(
-    lambda missing, taken, found, health, kept, held_back, gone, silent: ClusterView(
+    lambda missing, taken, found, health, kept, held_back, gone, silent, shares: ClusterView(
         tuple(service for service in SERVICES if service.owner not in missing),
         tuple(sorted(found, key=lambda endpoint: (endpoint.id, endpoint.worker))),
         claims(missing, taken),
@@ -130,6 +138,7 @@ VIEWS = st.builds(
         held_back=held_back,
         workers=frozenset(WORKERS) - gone,
         silent=silent,
+        shares=shares,
     ),
     MISSING,
     st.frozensets(st.sampled_from(sorted(NAMES)), max_size=2),
@@ -139,6 +148,7 @@ VIEWS = st.builds(
     SOME_KEYS,
     OTHERS,
     OTHERS,
+    SHARES,
 )
 
 
@@ -224,7 +234,7 @@ def steps(draw: st.DrawFn) -> list[World]:
     for _ in range(draw(st.integers(1, 4))):
         before, new = story[-1], draw(WORLDS)
         view = before.view
-        match draw(st.integers(0, 5)):
+        match draw(st.integers(0, 6)):
             case 0:
                 view = new.view
             case 1:
@@ -233,6 +243,8 @@ def steps(draw: st.DrawFn) -> list[World]:
                 view = view.with_silent(new.view.silent)
             case 3:
                 view = view.with_claims(new.view.claims)
+            case 4:
+                view = replace(view, shares=new.view.shares)
             case _:
                 pass
         kept = {

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
+from mesh.control.shares import ShareMember, weigh
 from mesh.dataplane import DataPlane
 from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.drain import BackendKey
@@ -26,8 +27,12 @@ from mesh.dataplane.operations import (
     Operation,
     UnbindVip,
 )
+from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import Address, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, Table, TrafficCounters, VirtualKey, VirtualServer
+
+CYCLES = 10
+"""The cycles of connections in which shares are exact."""
 
 ONE, TWO, THREE = (RealKey(f"10.2.0.{n}", 8080) for n in (1, 2, 3))
 
@@ -207,6 +212,14 @@ class TrafficContract(DataPlaneContract):
         a, b = await self.real_server("a"), await self.real_server("b")
         await self.behind(plane, self.key(), {a: 3, b: 1})
         assert Counter([await self.ask_tcp(self.key()) for _ in range(16)]) == {"a": 12, "b": 4}
+
+    async def test_each_release_gets_its_share_exactly(self, plane: DataPlane) -> None:
+        reals = {name: await self.real_server(name) for name in ("a", "b")}
+        members = [ShareMember(("w1", "a"), "v1", 3, True), ShareMember(("w1", "b"), "v2", 1, True)]
+        weights = weigh(ReleaseShares("demo/web", {"v2": 500}, ("v1", "v2")), members).weights
+        await self.behind(plane, self.key(), {real: weights["w1", name] for name, real in reals.items()})
+        answers = Counter([await self.ask_tcp(self.key()) for _ in range(CYCLES * 20)])
+        assert answers == {"a": 19 * CYCLES, "b": CYCLES}
 
     async def test_weight_0_takes_no_new_connection_and_keeps_open_ones(self, plane: DataPlane) -> None:
         a, b = await self.real_server("a"), await self.real_server("b")

@@ -95,6 +95,12 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "VM118",
         ),
         Bound(
+            "releases of one service that have shares",
+            "{mesh.model.release_shares:MAX_SHARED_RELEASES}",
+            _SAME,
+            "VM980, or VM407 for a record",
+        ),
+        Bound(
             "client affinity",
             "{mesh.config.labels.values:_STICKY_MAX|s}",
             "fixed: ipvsadm(8) accepts no more",
@@ -878,9 +884,9 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "exit status 2",
         ),
         Bound(
-            "time for `claims`, `drain` and `test` of a worker; for each question of `doctor`",
-            "{mesh.cli.claims:_PATIENCE|s}; {mesh.cli.drain:PATIENCE|s}; {mesh.cli.test:_PEER_PATIENCE|s}; "
-            "{mesh.cli.doctor.collect:_PATIENCE|s}",
+            "time for `claims`, `rollout`, `drain` and `test` of a worker; for each question of `doctor`",
+            "{mesh.cli.claims:_PATIENCE|s}; {mesh.cli.rollout:_PATIENCE|s}; {mesh.cli.drain:PATIENCE|s}; "
+            "{mesh.cli.test:_PEER_PATIENCE|s}; {mesh.cli.doctor.collect:_PATIENCE|s}",
             _L,
             "VM651; the check of `doctor` says so",
         ),

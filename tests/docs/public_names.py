@@ -433,7 +433,7 @@ def metrics() -> Iterator[str]:
     for family, _ in METRIC_FAMILIES:
         yield f"{family.name} {family.kind}{{{','.join(family.labels)}}}"
     text = render_metrics(MetricsInput(_observed(), dns=asdict(QueryCounters()))).decode()
-    open_lists = {"version", "worker", "data_plane", "service", "le"}
+    open_lists = {"version", "worker", "data_plane", "service", "release", "le"}
     found: dict[str, None] = {}
     for family_of_text in text_string_to_metric_families(text):
         for sample in family_of_text.samples:

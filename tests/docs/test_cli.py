@@ -87,6 +87,8 @@ def test_documented_verbs_equal_those_of_the_code() -> None:
         ("`ps`", [stacks.InstancesDocument, ReleaseRow]),
         ("`history`", [StackHistoryDocument, DeployRow]),
         ("`workers remove`", [answers.WorkerRemovalDocument]),
+        ("`rollout status`", [answers.RolloutDocument, answers.RolloutReleaseDocument]),
+        ("`rollout share`", [answers.ShareChangeDocument]),
         ("`claims free`, `claims move`", [answers.ClaimChangeDocument]),
         ("`cluster roles`", [answers.RolesDocument]),
         ("`teardown`", [answers.TeardownDocument]),

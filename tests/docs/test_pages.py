@@ -78,6 +78,9 @@ NEEDS = {
     "cluster certs": "w1",
     "cluster revoke": "w1",
     "claims": "list",
+    "rollout": "status x",
+    "rollout status": "x",
+    "rollout share": "x reset",
 }
 
 

@@ -27,6 +27,8 @@ class Cause(StrEnum):
     """The endpoint takes no new connections; the text says why."""
     WEIGHT_ZERO = "weight-zero"
     """The endpoint's weight is 0."""
+    NO_SHARE = "no-share"
+    """Its release has a share of 0 % of new connections."""
     OTHER_FAMILY = "other-family"
     """An IPv4 endpoint behind an IPv6 address, or the other way round."""
     NAME_TAKEN = "name-taken"
@@ -175,6 +177,8 @@ class ServiceTrace:
     """What became of the endpoints that the service had and has no more; empty if it has as many as before, or if that
     is not known.
     """
+    shares: tuple[str, ...] = ()
+    """The shares of its releases that are in force, in words; empty if none are."""
 
     @property
     def works(self) -> bool:
@@ -316,6 +320,7 @@ def _way(way: ServiceTrace, notices: Notices) -> Iterator[str]:
         before = port.real_servers
         for real in before:
             yield f"    {real.share:4.0%}  weight {real.weight:<4} {real.address:<22}{_about(steps.get(real.endpoint))}"
+    yield from (f"  share of release {share}" for share in way.shares)
     absent = [endpoint for endpoint in way.endpoints if endpoint.why_not]
     if absent:
         yield "  no traffic:"

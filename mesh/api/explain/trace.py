@@ -30,6 +30,7 @@ from mesh.model.eligibility import (
     vip_of,
 )
 from mesh.model.problem import Problem, Severity
+from mesh.model.release_shares import WHOLE, share_text
 from mesh.model.service import (
     Address,
     DrainReason,
@@ -66,6 +67,7 @@ class ServiceTracer:
         self._past = past
         self._health: Mapping[EndpointKey, Health] = evidence.observed.health(view)
         self._traffic = effective.traffic.health
+        self._shared = effective.shared
         self._asked = probe_targets(view)
         self.endpoints = {owner: group.endpoints for owner, group in view.groups.items()}
         """The endpoints of each service, by owner."""
@@ -91,7 +93,20 @@ class ServiceTracer:
             problems=tuple(str(problem) for problem in self._problems(service) if problem.code is not _DROPPED),
             not_arriving=(*self._not_arriving(service), *self._dropped(service)),
             gone=gone_endpoints(service.owner, self._past, self._view) if place.endpoint is None else (),
+            shares=self._shares(service),
         )
+
+    def _shares(self, service: Service) -> tuple[str, ...]:
+        """Return the shares of releases that are in force, in words; empty if none are."""
+        if service.owner not in self._shared.weighed:
+            return ()
+        by = self._view.shares[service.owner].by
+        found = []
+        for row in self._shared.releases(service):
+            given = "" if row.given is None else f", given {share_text(row.given)}{f' by {by}' if by else ''}"
+            serving = f"{row.serving} of {row.endpoints} endpoints"
+            found.append(f"{row.release or 'no release'}: {share_text(float(row.share) * WHOLE)} on {serving}{given}")
+        return tuple(found)
 
     def _not_arriving(self, service: Service) -> Iterator[Reason]:
         """Yield a reason for each network whose requests do not arrive."""
@@ -311,12 +326,15 @@ class ServiceTracer:
         asked = self._asked.get(endpoint.key)
         is_served = has_virtual_servers(self._evidence.observed.plan, service.owner)
         may_serve = vip is not None and is_served and serves(service, endpoint, vip, self._traffic)
-        serving = may_serve and not self._programmed(service).isdisjoint(real_keys(service, endpoint))
+        has_share = self._shared.has_share(endpoint)
+        serving = may_serve and has_share and not self._programmed(service).isdisjoint(real_keys(service, endpoint))
         reasons = [*endpoint_reasons(service, endpoint, self._health.get(endpoint.key), asked, self._evidence)]
+        if may_serve and not has_share:
+            reasons.append(self._no_share(endpoint))
         if vip is not None and not is_served:
             text = "no port of its service is served on this worker"
             reasons.append(Reason(Cause.NOT_PROGRAMMED, text, "see the reasons at the ports"))
-        if may_serve and not serving:
+        if may_serve and has_share and not serving:
             remedy = "see what the data plane refused, below" if self._evidence.observed.failures else None
             reasons.append(Reason(Cause.NOT_PROGRAMMED, "it is being programmed: the data plane lacks it yet", remedy))
         if vip is not None and not is_same_family(endpoint, vip):
@@ -341,6 +359,16 @@ class ServiceTracer:
             since=self._since(endpoint),
             drained_by=drained_by(endpoint.key, self._past) if endpoint.drain in _BY_OPERATORS else None,
         )
+
+    def _no_share(self, endpoint: Endpoint) -> Reason:
+        """Return the reason why the shares of releases leave nothing to an endpoint that would serve."""
+        shares = self._view.shares[endpoint.owner]
+        whose = f"release {endpoint.release}" if endpoint.release else "the endpoints without a release"
+        by = f", given by {shares.by}" if shares.by else ""
+        is_given = (endpoint.release or "") in shares.given
+        text = f"the share of {whose} is 0 %" if is_given else f"the shares of other releases leave {whose} nothing"
+        remedy = f"type `vipmesh rollout share {endpoint.owner} reset`, or give it a share"
+        return Reason(Cause.NO_SHARE, text + by, remedy)
 
     def _since(self, endpoint: Endpoint) -> str | None:
         """Return since when the endpoint is in its state; None if that is not known."""

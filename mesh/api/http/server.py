@@ -39,6 +39,7 @@ from mesh.api.http.history import HistoryHandler
 from mesh.api.http.page import add_page, is_page_path
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.refusals import RefusalLog
+from mesh.api.http.release_shares import ReleaseShareService, ReleaseSharesHandler
 from mesh.api.http.stacks import StackRequests, StacksHandler
 from mesh.api.http.status import StatusHandler
 from mesh.api.http.tls import ReloadingTls, check_revoked
@@ -131,18 +132,20 @@ class AdminApi:
         removal: WorkerRemovalService | None = None,
         history: HistoryHandler | None = None,
         stacks: StackRequests | None = None,
+        shares: ReleaseShareService | None = None,
     ) -> None:
         """`observe` and `measure` take snapshots, which do not change any more.
 
         `observe` is called in the event loop's thread. Without `measure`, the metrics are those of `observe` alone.
         Without `feed`, the API makes one, which must be run. Without `explain` or `connectivity`, their paths do not
-        exist; without `claims` or `removal`, their requests are refused. Without `past`, there are no past events, and
-        without `history` no samples of traffic. Without `channel`, there are no other workers. Without `stacks`, only
-        other workers know what runs of them.
+        exist; without `claims`, `removal` or `shares`, their requests are refused. Without `past`, there are no past
+        events, and without `history` no samples of traffic. Without `channel`, there are no other workers. Without
+        `stacks`, only other workers know what runs of them.
         """
         # 13 parameters: one for each kind of request that needs a part of the daemon.
         self._claims = claims
         self._removal = removal
+        self._shares = shares
         self._channel = channel
         self._stacks = stacks
         self._entrance = entrance
@@ -264,6 +267,7 @@ class AdminApi:
         app.router.add_get("/v1/claims", claims.get)
         app.router.add_post("/v1/claims/free", claims.free)
         app.router.add_post("/v1/claims/move", claims.move)
+        app.router.add_post("/v1/rollouts/share", ReleaseSharesHandler(self._shares, actions).post)
         app.router.add_post("/v1/workers/remove", WorkerRemovalHandler(self._removal, actions).post)
         stacks = StacksHandler(self._stacks, lambda: self._observe().facts.worker, self._channel, actions)
         app.router.add_get("/v1/stacks", stacks.get)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mesh.control.local_overlay import known_health
+from mesh.control.shares import ReleaseShare
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.model.eligibility import endpoint_verdict, vip_of
 from mesh.model.service import Health, Name
@@ -54,6 +55,8 @@ class ServiceCounts:
     """The number of its endpoints."""
     serving: int
     """The number of its endpoints that take connections."""
+    releases: tuple[ReleaseShare, ...] = ()
+    """Its releases with their parts of new connections; empty if no endpoint names one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ def count_cluster(observed: WorkerSnapshot) -> ClusterCounts:
         states += own
         serving = own[EndpointState.SERVING]
         services[ServiceState.SERVING if serving else ServiceState.EMPTY] += 1
-        rows.append(ServiceCounts(service.name, service.owner, len(group), serving))
+        releases = effective.shared.releases(service)
+        rows.append(ServiceCounts(service.name, service.owner, len(group), serving, releases))
     workers = len({endpoint.worker for endpoint in view.endpoints})
     return ClusterCounts(services, states, workers, tuple(sorted(rows, key=lambda row: row.name)))

@@ -308,6 +308,15 @@ METRIC_FAMILIES: tuple[tuple[MetricFamily, _Read], ...] = (
     ),
     (
         MetricFamily(
+            "vipmesh_release_share",
+            _G,
+            "Part of the new connections of a service that a release has by weight and share, from 0 to 1.",
+            ("service", "release"),
+        ),
+        lambda s: [((row.name, each.release), float(each.share)) for row in s.shown for each in row.releases],
+    ),
+    (
+        MetricFamily(
             "vipmesh_service_connections_total", _C, "Connections to a service through this worker.", ("service",)
         ),
         _carried(lambda traffic: traffic.connections),

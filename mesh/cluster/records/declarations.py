@@ -43,6 +43,8 @@ class InstanceDeclaration(NamedTuple):
     standing: Standing
     who: str
     """The instance, for messages."""
+    release: str = ""
+    """The release that it names; empty without one."""
 
 
 def standing_of(endpoint: Endpoint, declared: Service, verdict: Health | None, kept: bool) -> Standing:
@@ -84,15 +86,21 @@ def most_common_declaration(services: Iterable[Service]) -> Service:
 def difference_problems(instances: Iterable[InstanceDeclaration], in_force: Service) -> list[Problem]:
     """One problem for each declaration that differs in what clients share from the one in force."""
     differing: dict[Service, list[str]] = {}
-    for service, _, who in instances:
-        if service is not in_force and service.shared != in_force.shared:
-            differing.setdefault(service.shared, []).append(who)
+    deciding: set[str] = set()
+    for instance in instances:
+        if instance.service is in_force or instance.service.shared == in_force.shared:
+            if instance.standing is not Standing.WITHOUT_INSTANCE:
+                deciding.add(instance.release)
+        else:
+            named = f"{instance.who}, release {instance.release}," if instance.release else instance.who
+            differing.setdefault(instance.service.shared, []).append(named)
+    whose = f", as release {', '.join(sorted(deciding))} declares" if all(deciding) and deciding else ""
     return [
         Problem(
             Code.LABELS_DIFFER_BETWEEN_INSTANCES,
             Severity.WARNING,
             f"service {in_force.owner}",
-            f"{_some(differing[service])} declares {describe_difference(service, in_force)}",
+            f"{_some(differing[service])} declares {describe_difference(service, in_force)}{whose}",
             "start it again with the labels of the others, or replace the others too; its labels take effect when more "
             "than half of the serving instances have them",
             owner=in_force.owner,

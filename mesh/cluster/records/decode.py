@@ -11,6 +11,7 @@ import msgspec
 from mesh.model.codes import Code
 from mesh.model.probe import Probe
 from mesh.model.problem import Problem, Severity
+from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
 from mesh.model.validation import (
     validate_address,
@@ -18,6 +19,7 @@ from mesh.model.validation import (
     validate_name,
     validate_port,
     validate_service,
+    validate_shares,
     validate_text,
     validate_texts,
 )
@@ -71,6 +73,15 @@ class PortRecord(msgspec.Struct, frozen=True):
 
     name: Name
     container_port: int
+
+
+class SharesRecord(msgspec.Struct, frozen=True):
+    """The value of `claims/shares`. Workers up to version 0.1.0 neither write nor read it."""
+
+    shares: dict[str, int]
+    """Release -> hundredths of a per cent."""
+    among: tuple[str, ...]
+    by: str = ""
 
 
 class DaemonRecord(msgspec.Struct, frozen=True):
@@ -183,6 +194,7 @@ RecordFact: TypeAlias = (
     | ServiceDeclaration
     | EndpointVerdict
     | DaemonPresence
+    | ReleaseShares
     | Endpoint
 )
 """The meaning of one record."""
@@ -275,9 +287,16 @@ def _claim(parts: list[str], value: bytes) -> RecordFact | None:
             if service.owner != owner:
                 raise ValueError("it is about another service than its key")
             return DeclarationClaim(service)
+        case ["shares", owner]:
+            return _shares(owner, _read(value, SharesRecord))
         case ["ports", transport, port]:
             return _held_port(transport, port, _read(value, PortRecord))
     return None
+
+
+def _shares(owner: str, record: SharesRecord) -> ReleaseShares:
+    among = tuple(sorted(set(record.among)))
+    return validate_shares(ReleaseShares(owner, record.shares, among, record.by))
 
 
 def _held_port(transport: str, port: str, held: PortRecord) -> PortClaim:

@@ -9,6 +9,7 @@ problem, never raised as an exception: one broken record must not stop the other
     claims/names/<routing name>         {"owner"}                     "moved_from" too after `vipmesh claims move`
     claims/ports/<transport>/<port>     {"name", "container_port"}
     claims/declarations/<owner>         a `Service` without a probe   the declaration in force
+    claims/shares/<owner>               {"shares", "among", "by"}     of releases, given by operators
     claims/older-names                  {"names"}                     served before `[names] allow` existed; once
     claims/idle/..., claims/clock       how long claims have not been declared (`mesh.cluster.claim_usage`)
     stacks/<project>                    {"deploys"}                   (`mesh.platform.stacks.kept_deploys`)
@@ -40,6 +41,7 @@ from mesh.cluster.records.decode import (
     NameOwnerRecord,
     OlderNamesRecord,
     PortRecord,
+    SharesRecord,
     VerdictRecord,
     VipHolderRecord,
     VipRecord,
@@ -48,6 +50,7 @@ from mesh.cluster.records.decode import (
 from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.model.past_event import bounded_text
 from mesh.model.problem import Problem
+from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
 from mesh.model.validation import MAX_TEXT
 from mesh.model.view import ClusterView
@@ -57,6 +60,8 @@ MAX_CACHED_RECORDS = 4096
 """Records of each kind that are not encoded again: few of a worker's records change at a time."""
 CLAIMS_PREFIX = "claims/"
 """The key prefix of all claims."""
+SHARES_PREFIX = "claims/shares/"
+"""The key prefix of the shares of releases. It is among the claims, which every worker may write and restores."""
 
 
 def encode_service_claim(name: Name, vip: Address) -> dict[str, bytes]:
@@ -90,6 +95,12 @@ def encode_older_names(names: Iterable[Name]) -> dict[str, bytes]:
 def encode_port_claim(transport: Transport, port: int, name: Name, container_port: int) -> dict[str, bytes]:
     """The record of the service that a published port leads to."""
     return {record_key("claims", "ports", transport, str(port)): _value(PortRecord(name, container_port))}
+
+
+def encode_shares(shares: ReleaseShares) -> dict[str, bytes]:
+    """The record of the shares of the releases of a service."""
+    record = SharesRecord(dict(sorted(shares.given.items())), shares.among, bounded_text(shares.by, MAX_TEXT))
+    return {record_key("claims", "shares", shares.owner): _value(record)}
 
 
 def encode_declaration_claim(service: Service) -> dict[str, bytes]:

@@ -35,6 +35,7 @@ from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.problem import Problem, Severity
+from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import Address, Endpoint, EndpointKey, Name, Service, Transport
 from mesh.model.view import ClusterView, EndpointGroup, group_endpoints
 
@@ -76,7 +77,8 @@ class ViewBuilder:
         """The endpoints by owner, as in their records."""
         self._verdicts = RecordVerdicts()
         self._groups: PersistentMap[str, EndpointGroup] = PersistentMap()
-        self._view = ClusterView(health=self._verdicts.health).with_index(self._groups)
+        self._shares: PersistentMap[str, ReleaseShares] = PersistentMap()
+        self._view = ClusterView(health=self._verdicts.health, shares=self._shares).with_index(self._groups)
         self._problems: tuple[Problem, ...] = ()
         self._touched = _ChangedParts()
 
@@ -131,6 +133,8 @@ class ViewBuilder:
                 self._verdicts.take(where, fact)
             case ServiceDeclaration(_, service):
                 self._declared.setdefault(service.owner, {})[where] = fact
+            case ReleaseShares():
+                self._shares = self._shares.changed({fact.owner: fact})
             case Problem():
                 self._broken[where] = fact
             case None:
@@ -147,6 +151,8 @@ class ViewBuilder:
                 self._verdicts.drop(where, fact)
             case ServiceDeclaration(_, service):
                 del self._declared[service.owner][where]
+            case ReleaseShares():
+                self._shares = self._shares.changed({fact.owner: None})
             case Problem():
                 del self._broken[where]
             case None:
@@ -162,8 +168,8 @@ class ViewBuilder:
                 touched.endpoints[fact.key] = fact if is_there else None
                 touched.groups.add(fact.owner)
                 self._verdicts.touch(fact.key)
-            case EndpointVerdict() | DaemonPresence():
-                pass  # `RecordVerdicts` tracks its own changes
+            case EndpointVerdict() | DaemonPresence() | ReleaseShares():
+                pass  # verdicts track their own changes, and nothing is indexed by shares
             case ServiceDeclaration(_, service):
                 touched.owners.add(service.owner)
             case Problem():
@@ -194,7 +200,7 @@ class ViewBuilder:
         endpoints = self._endpoints_in_order() if touched.endpoints else before.endpoints
         groups = {owner: self._grouped(owner) for owner in owners | touched.groups}
         self._groups = self._groups.changed(groups)
-        view = ClusterView(services, endpoints, claims)
+        view = ClusterView(services, endpoints, claims, shares=self._shares)
         return self._verdicts.applied_to(view, before).with_index(self._groups, self._by_key)
 
     def _services(self, owners: set[str], claims: Claims) -> tuple[Service, ...]:
@@ -245,7 +251,7 @@ class ViewBuilder:
                 verdict = self._verdicts.health.get(endpoint.key)
                 standing = standing_of(endpoint, own, verdict, self._verdicts.is_kept(endpoint.key))
                 who = f"instance {endpoint.name or endpoint.id} of worker {endpoint.worker}"
-                found.append(InstanceDeclaration(own, standing, who))
+                found.append(InstanceDeclaration(own, standing, who, endpoint.release or ""))
         idle = by_worker.keys() - {endpoint.worker for endpoint in members}
         return found + [
             InstanceDeclaration(by_worker[worker], Standing.WITHOUT_INSTANCE, f"worker {worker}")

@@ -56,6 +56,7 @@ export class Details {
       ...pair("declared by", service.owner),
       ...pair("names", service.names.join(", ") || service.name),
       ...pair("virtual servers", service.virtual_servers.join(", ") || "none"),
+      ...releasesOf(service),
       ...pair("published ports", (service.published ?? []).join(", ") || "none"),
     );
     this.path.replaceChildren(way(service, this.page.own));
@@ -110,3 +111,12 @@ const cell = (title, words, kind = null) =>
   element("td", { role: "cell", "data-title": title, class: NUMBERS.has(title) ? "number" : kind }, words);
 
 const pair = (term, words) => [element("dt", {}, term), element("dd", {}, words)];
+
+/** Return the releases of a service with their parts of new connections; nothing if no endpoint names one. */
+function releasesOf(service) {
+  const rows = service.releases ?? [];
+  if (rows.length === 0) return [];
+  const parts = rows.map((each) => `${each.release ?? "(none)"} ${each.share} % on ${each.serving} of ${each.endpoints}`);
+  const by = service.shares_by ? `; shares given by ${service.shares_by}` : "";
+  return pair("releases", parts.join(", ") + by);
+}

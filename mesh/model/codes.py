@@ -1847,6 +1847,33 @@ class Code(Enum):
         """,
     )
 
+    SCALING_LABEL = (
+        "VM987",
+        "A label about autoscaling",
+        """
+        The value of a label `auto_scaling.*` is not valid. The message has the valid form. The service keeps the
+        instances that it has: with one wrong label of these none is used, since a missing bound could end instances.
+        """,
+    )
+    SCALING_LABELS_CONTRADICT = (
+        "VM988",
+        "Labels about autoscaling that contradict each other",
+        """
+        `target_cpu` beside `max_cpu` or `min_cpu`, a minimum that is not below its maximum, a schedule outside of the
+        bounds, or any of these labels beside `global`. The message says which to change. None of the labels
+        `auto_scaling.*` of the service is used meanwhile.
+        """,
+    )
+    SCALING_SCHEDULE = (
+        "VM989",
+        "A schedule of autoscaling that cannot be read",
+        """
+        Each entry has the five fields of crontab(5), then `min=N`, `max=N` or both; `;` separates entries. The time
+        zone is a name of the time zone database, such as `Europe/Berlin`. None of the labels `auto_scaling.*` of the
+        service is used meanwhile.
+        """,
+    )
+
 
 _SECTIONS = (
     ("VM101", "Labels and compose files"),
@@ -1863,6 +1890,7 @@ _SECTIONS = (
     ("VM801", "doctor"),
     ("VM901", "Stacks"),
     ("VM950", "Collected logs"),
+    ("VM987", "Autoscaling"),
 )
 """The first code of each section of the page, and the heading of the section."""
 
@@ -1886,7 +1914,7 @@ NAME` shows its effect on a request. `vipmesh status` lists the current conditio
 | [VM6xx](#name-server-and-admin-api) | the name server, the admin API |
 | [VM7xx](#log) | the log, internal errors, [resources](#resources-of-the-worker), [events](#events) |
 | [VM8xx](#doctor) | what `vipmesh doctor` finds |
-| [VM9xx](#stacks) | stacks, releases, autoscaling and [collected logs](#collected-logs) |
+| [VM9xx](#stacks) | stacks, releases, [collected logs](#collected-logs) and [autoscaling](#autoscaling) |
 """
 
 

@@ -122,6 +122,8 @@ MAX_SUGGESTIONS = 20
 """Unknown labels for which the nearest known one is looked for, which takes half a millisecond each."""
 _ORDINARY = 200
 """Characters of a label and its value that are parsed in no time."""
+_ENTRIES = 33
+"""Entries of a schedule that are parsed: one more than are allowed."""
 _PORT_LABEL = re.compile(rf"({ROUTE}|{PUBLISH})([^/]*)(?:/(.*))?", re.DOTALL)
 _OF_ALL_INSTANCES = frozenset({*STACK_LABELS, *AUTO_SCALING_LABELS})
 _SCALAR = frozenset({*SERVICE_LABELS, *PROBE_LABELS, *TUNING_LABELS})
@@ -182,14 +184,15 @@ def label_key(labels: Mapping[str, str], name: str) -> str | None:
 def parse_cost(labels: Mapping[str, str]) -> int:
     """Return about how many microseconds it takes to parse these labels beyond what ordinary ones take.
 
-    It is the search for the label that an unknown one may mean, and long values.
+    It is the search for the label that an unknown one may mean, long values, and the entries of a schedule.
     """
-    unknown, characters = 0, 0
+    unknown, characters, entries = 0, 0, 0
     for key, value in labels.items():
         if (name := label_name(key)) is not None:
+            entries += value.count(";") + 1 if name == "auto_scaling.schedule" else 0
             unknown += not (_is_scalar(name) or _PORT_LABEL.fullmatch(name))
             characters += max(0, len(key) + len(value) - _ORDINARY)
-    return min(unknown, MAX_SUGGESTIONS) * 500 + unknown * 10 + characters // 20
+    return min(unknown, MAX_SUGGESTIONS) * 500 + unknown * 10 + characters // 20 + min(entries, _ENTRIES) * 150
 
 
 class LabelReader:

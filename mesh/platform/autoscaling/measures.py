@@ -1,4 +1,4 @@
-"""What each measure of a service wants, from its last three samples. Pure."""
+"""What each measure of a service wants, from its last samples. Pure."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,11 @@ from mesh.model.auto_scaling import AutoScaling
 from mesh.platform.autoscaling.model import InstanceSample, ScalingMeasure, ScalingReason, ScalingSubject, ServiceSample
 
 SAMPLES = 3
-"""Samples in a row that have to agree."""
+"""Samples in a row that have to agree about a threshold."""
+_TARGET_SAMPLES = 2
+"""As many for a target."""
+_URGENT = 1.5
+"""One sample is enough if it is so many times the target: HPA always looks at one."""
 TOLERANCE = 0.1
 """A target is met from 10 % below to 10 % above it: Kubernetes' --horizontal-pod-autoscaler-tolerance."""
 _FEW = 4
@@ -26,6 +30,11 @@ class MeasureRule:
     maximum: float | None
     minimum: float | None
     target: float | None = None
+
+    @property
+    def samples(self) -> int:
+        """How many samples in a row have to agree."""
+        return SAMPLES if self.target is None else _TARGET_SAMPLES
 
     @property
     def ceiling(self) -> float:
@@ -61,17 +70,20 @@ def measure_rules(policy: AutoScaling) -> Iterator[MeasureRule]:
 
 
 class MeasuredService:
-    """The last three samples of a service, by one measure."""
+    """The last samples of a service, by one measure."""
 
-    def __init__(self, rule: MeasureRule, subject: ScalingSubject, samples: Sequence[ServiceSample]) -> None:
-        """`samples`: the last ones, three at most, since the number of instances changed last."""
+    def __init__(
+        self, rule: MeasureRule, subject: ScalingSubject, samples: Sequence[ServiceSample], most: int = SAMPLES
+    ) -> None:
+        """`samples`: the last ones since the number of instances changed last. `most`: how many of them count."""
         self._rule = rule
         self._subject = subject
-        self._samples = samples
-        self.is_measured = len(samples) == SAMPLES and all(
-            2 * self._count(sample) >= subject.instances for sample in samples
+        wanted = min(most, rule.samples)
+        self._samples = samples[-wanted:]
+        self.is_measured = len(self._samples) == wanted and all(
+            2 * self._count(sample) >= subject.instances for sample in self._samples
         )
-        """Whether there are three samples with at least half of the instances in each."""
+        """Whether there are enough samples, with at least half of the instances in each."""
 
     @property
     def lows(self) -> list[float]:
@@ -103,7 +115,8 @@ class MeasuredService:
     def extent(self) -> str:
         """`in 3 samples, 2 of 2 tasks`, and how much was throttled."""
         last = self._samples[-1]
-        text = f"in {len(self._samples)} samples, {self._count(last)} of {self._subject.instances} tasks"
+        unit = "sample" if len(self._samples) == 1 else "samples"
+        text = f"in {len(self._samples)} {unit}, {self._count(last)} of {self._subject.instances} tasks"
         throttled = [each.throttled for each in last.instances if self._counts(each)]
         if self._rule.measure is ScalingMeasure.CPU and throttled and sum(throttled) > 0:
             text += f", throttled in {100 * sum(throttled) / len(throttled):.0f} % of periods"
@@ -125,6 +138,10 @@ def wish_of(
     rule: MeasureRule, policy: AutoScaling, subject: ScalingSubject, samples: Sequence[ServiceSample]
 ) -> MeasureWish:
     """Return what one measure wants; the number of now if it wants nothing. Bounds are not considered."""
+    if rule.target is not None:
+        last = MeasuredService(rule, subject, samples, 1)
+        if last.is_measured and min(last.lows) > _URGENT * rule.target:
+            return _target_wish(rule.target, last, subject)
     measured, now = MeasuredService(rule, subject, samples), subject.instances
     if not measured.is_measured:
         return MeasureWish(now, ScalingReason.FEW_SAMPLES, _too_few(measured, rule, subject, samples), None)
@@ -186,8 +203,8 @@ def _round_up(number: float) -> int:
 def _too_few(
     measured: MeasuredService, rule: MeasureRule, subject: ScalingSubject, samples: Sequence[ServiceSample]
 ) -> str:
-    if len(samples) < SAMPLES:
-        return f"{len(samples)} of {SAMPLES} samples since the last change"
+    if len(samples) < rule.samples:
+        return f"{len(samples)} of {rule.samples} samples since the last change"
     name = describe_value(rule.measure, 0, subject).partition(" 0 ")[0].removeprefix("0 ")
     return f"less than half of the tasks have a sample of {name}: {measured.extent}"
 

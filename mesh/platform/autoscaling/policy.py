@@ -2,7 +2,8 @@
 
 Its rules:
 
-- Three samples in a row within a minute have to agree, all of them since the number changed last.
+- Three samples in a row within a minute have to agree, all of them since the number changed last. For a target two are
+  enough to add, or one far over it; and to remove it must have wanted fewer for as long as the cooldown.
 - Instances are added without a cooldown. They are removed when the cooldown after the last addition is over.
 - Instances that start, or of which nothing was heard, count as idle for adding, so that the load of a start adds no
   further ones. For removing, one that starts counts as full, and one of which nothing was heard forbids it.
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mesh.model.auto_scaling import AutoScaling
-from mesh.platform.autoscaling.measures import SAMPLES, MeasureRule, MeasureWish, excess, measure_rules, wish_of
+from mesh.platform.autoscaling.measures import SAMPLES, MeasureWish, excess, measure_rules, wish_of
 from mesh.platform.autoscaling.model import (
     ScalingClock,
     ScalingDecision,
@@ -72,7 +73,8 @@ def decide(
     bounds = bounds_at(policy, clock.wall)
     rules = tuple(measure_rules(policy))
     wishes = {rule.measure: wish_of(rule, policy, subject, recent) for rule in rules}
-    state = _with_low_time(state, subject, wishes, rules, clock)
+    if policy.target_cpu is not None:
+        state = _with_low_time(state, subject, wishes[ScalingMeasure.CPU].wanted, recent)
     verdict = _wanted(policy, subject, bounds, wishes, state)
     moment = _Moment(policy, subject, recent, state, clock)
     held = _held(moment, verdict)
@@ -114,20 +116,13 @@ def _observe(policy: AutoScaling, subject: ScalingSubject, state: ScalingState, 
 
 
 def _with_low_time(
-    state: ScalingState,
-    subject: ScalingSubject,
-    wishes: dict[ScalingMeasure, MeasureWish],
-    rules: Sequence[MeasureRule],
-    clock: ScalingClock,
+    state: ScalingState, subject: ScalingSubject, wanted: int, recent: Sequence[ServiceSample]
 ) -> ScalingState:
     """Return the state with the time for which a target has wanted fewer instances, and the most that it wanted."""
-    if not any(rule.target is not None for rule in rules):
-        return state
-    wanted = wishes[ScalingMeasure.CPU].wanted
     if wanted >= subject.instances:
         return replace(state, low_since=None)
     if state.low_since is None:
-        return replace(state, low_since=clock.now, low_most=wanted)
+        return replace(state, low_since=recent[-2].at, low_most=wanted)
     return replace(state, low_most=max(state.low_most, wanted))
 
 

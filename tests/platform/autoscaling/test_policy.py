@@ -197,6 +197,13 @@ def test_a_target_adds_at_once_what_brings_the_average_to_it(cpu: float, wanted:
     assert made(TARGET, steady(cpu, cpu, cpu, cpu), 4).wanted == wanted
 
 
+def test_a_target_needs_two_samples_or_one_far_over_it() -> None:
+    assert made(TARGET, in_a_row(instances(60, 60), instances(60, 60))).wanted == 3
+    assert made(TARGET, in_a_row(instances(60, 60))).wanted == 2
+    found = made(TARGET, in_a_row(instances(90, 90)))
+    assert found.line == "web: 2 -> 4: CPU 90 % of the limit for a target of 50 % in 1 sample, 2 of 2 tasks"
+
+
 def test_a_target_removes_what_it_did_not_want_for_the_cooldown() -> None:
     state = replace(SETTLED, instances=4, low_since=NOW - 301, low_most=3)
     assert made(TARGET, steady(10, 10, 10, 10), 4, state=state).wanted == 3

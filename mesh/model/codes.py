@@ -1873,6 +1873,25 @@ class Code(Enum):
         service is used meanwhile.
         """,
     )
+    USAGE_UNREADABLE = (
+        "VM990",
+        "The usage of a container cannot be read",
+        """
+        The service has labels `auto_scaling.*`, and the cgroup files of this container are not visible to the daemon:
+        it does not see the processes of the host, or has a cgroup namespace of its own. Run it with the PIDs and the
+        cgroups of the host (`pid: host`, `cgroup: host`) and with `/sys/fs/cgroup`. Nothing is removed from a service
+        while one of its instances has no sample.
+        """,
+    )
+    USAGE_NOT_WRITTEN = (
+        "VM991",
+        "The usage of containers cannot be written to the store",
+        """
+        The store does not answer, or refuses the record. If it refuses since the role of this worker lacks the right,
+        run the lines of `vipmesh cluster roles` again: usage has a prefix of its own. Traffic does not depend on it,
+        and no service loses instances meanwhile.
+        """,
+    )
 
 
 _SECTIONS = (

@@ -30,6 +30,8 @@ class ProblemPart(StrEnum):
     """Networks whose requests to a service are not answered."""
     EVENTS = "events"
     """Past events that cannot be kept."""
+    AUTOSCALING = "autoscaling"
+    """Usage of containers that cannot be read or told."""
     INTERNAL = "internal"
     """Errors of vipmesh itself, as long as they last."""
 
@@ -81,5 +83,7 @@ class DaemonPart(StrEnum):
     """The admin API and its event stream."""
     LOGS = "logs"
     """What `vipmesh ship` collects."""
+    AUTOSCALING = "autoscaling"
+    """The usage of containers whose services are scaled."""
     DAEMON = "daemon"
     """Everything else."""

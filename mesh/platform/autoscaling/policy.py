@@ -36,7 +36,7 @@ _CLOCK_JUMP = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
+class _ScalingVerdict:
     """How many instances there shall be, and why."""
 
     wanted: int
@@ -132,16 +132,16 @@ def _wanted(
     bounds: tuple[int, int],
     wishes: dict[ScalingMeasure, MeasureWish],
     state: ScalingState,
-) -> _Verdict:
+) -> _ScalingVerdict:
     """Return how many instances load, schedule and bounds want."""
     now, (low, high) = subject.instances, bounds
     if not low <= now <= high:
         name, bound = ("min_instances", low) if now < low else ("max_instances", high)
-        return _Verdict(bound, ScalingReason.BOUNDS, f"{name} is {bound}")
+        return _ScalingVerdict(bound, ScalingReason.BOUNDS, f"{name} is {bound}")
     if not wishes:
         if now == low:
-            return _Verdict(now, ScalingReason.IN_RANGE, f"the schedule says {low}")
-        return _Verdict(low, ScalingReason.SCHEDULE, f"the schedule says {low}")
+            return _ScalingVerdict(now, ScalingReason.IN_RANGE, f"the schedule says {low}")
+        return _ScalingVerdict(low, ScalingReason.SCHEDULE, f"the schedule says {low}")
     largest = _largest(policy, wishes)
     wanted, why = largest.wanted, largest.why
     if state.low_since is not None and wanted < now and policy.target_cpu is not None:
@@ -150,7 +150,7 @@ def _wanted(
         why += f"; max_instances is {high}"
     elif wanted < low:
         why += f"; min_instances is {low}"
-    return _Verdict(min(max(wanted, low), high), largest.reason, why)
+    return _ScalingVerdict(min(max(wanted, low), high), largest.reason, why)
 
 
 def _largest(policy: AutoScaling, wishes: dict[ScalingMeasure, MeasureWish]) -> MeasureWish:
@@ -166,40 +166,40 @@ def _largest(policy: AutoScaling, wishes: dict[ScalingMeasure, MeasureWish]) -> 
     return more if more.wanted > largest.wanted and more.reason is ScalingReason.LOAD else largest
 
 
-def _held(moment: _Moment, verdict: _Verdict) -> _Verdict | None:
+def _held(moment: _Moment, verdict: _ScalingVerdict) -> _ScalingVerdict | None:
     """Return why nothing changes at all; None if it may."""
     subject, now = moment.subject, moment.subject.instances
     if subject.is_rolling_out:
-        return _Verdict(now, ScalingReason.ROLLOUT, "a rollout has not ended")
+        return _ScalingVerdict(now, ScalingReason.ROLLOUT, "a rollout has not ended")
     left = moment.state.set_aside_until - moment.clock.now
     if left > 0:
         why = f"{now} was set by a person or a deploy; set aside for another {left:.0f} s"
-        return _Verdict(now, ScalingReason.SET_ASIDE, why)
+        return _ScalingVerdict(now, ScalingReason.SET_ASIDE, why)
     if subject.pending and verdict.wanted != now:
-        return _Verdict(now, ScalingReason.PENDING, f"a task has no place ({subject.pending}); {verdict.why}")
+        return _ScalingVerdict(now, ScalingReason.PENDING, f"a task has no place ({subject.pending}); {verdict.why}")
     return None
 
 
-def _held_removal(moment: _Moment, verdict: _Verdict) -> _Verdict | None:
+def _held_removal(moment: _Moment, verdict: _ScalingVerdict) -> _ScalingVerdict | None:
     """Return why nothing is removed; None if something is."""
     subject, now = moment.subject, moment.subject.instances
     missing = [now - len(sample.instances) for sample in moment.recent if len(sample.instances) < now]
     if missing or len(moment.recent) < SAMPLES:
         count = max(missing, default=now)
-        return _Verdict(now, ScalingReason.MISSING, f"nothing is heard of {count} of {now} tasks; {verdict.why}")
+        return _ScalingVerdict(now, ScalingReason.MISSING, f"nothing is heard of {count} of {now} tasks; {verdict.why}")
     if subject.is_draining:
-        return _Verdict(now, ScalingReason.DRAIN, f"a drain has not ended; {verdict.why}")
+        return _ScalingVerdict(now, ScalingReason.DRAIN, f"a drain has not ended; {verdict.why}")
     waits = _waits(moment, verdict)
     if waits is not None:
-        return _Verdict(now, waits[0], f"{waits[1]}; {verdict.why}")
+        return _ScalingVerdict(now, waits[0], f"{waits[1]}; {verdict.why}")
     if verdict.reason is ScalingReason.LOAD:
         for rule in measure_rules(moment.policy):
             if too_much := excess(rule, subject, moment.recent, verdict.wanted):
-                return _Verdict(now, ScalingReason.WOULD_EXCEED, f"{too_much}; {verdict.why}")
+                return _ScalingVerdict(now, ScalingReason.WOULD_EXCEED, f"{too_much}; {verdict.why}")
     return None
 
 
-def _waits(moment: _Moment, verdict: _Verdict) -> tuple[ScalingReason, str] | None:
+def _waits(moment: _Moment, verdict: _ScalingVerdict) -> tuple[ScalingReason, str] | None:
     """Return what a removal waits for; None if for nothing."""
     state, since = moment.state, moment.clock.now - moment.policy.cooldown
     if (left := state.added_at - since) > 0:

@@ -11,7 +11,7 @@ STARTING = 30.0
 """Seconds for which an instance without a probe counts as one that starts."""
 _SHORTEST = 1.0
 """Seconds between two samples of a container from which its CPU is computed."""
-_LIMITS_EVERY = 6
+_REREAD_EVERY = 6
 """Rounds after which limits are read again: an operator may change them while a container runs."""
 _THOUSAND = 1000
 
@@ -70,7 +70,7 @@ class UsageSampler:
             if before is None or usage is None:
                 unreadable.append(container.id)
                 continue
-            limits = self._source.limits(before.cgroup) if self._round % _LIMITS_EVERY == 0 else before.limits
+            limits = self._source.limits(before.cgroup) if self._round % _REREAD_EVERY == 0 else before.limits
             tracked[container.id] = _TrackedContainer(before.run, before.cgroup, before.since, limits, usage, now)
             services.setdefault(container.owner, []).append(_instance_usage(container, before, usage, limits, now))
         self._tracked, self.unreadable = tracked, tuple(sorted(unreadable))

@@ -58,7 +58,7 @@ def _last_in_minute(text: str, zone: tzinfo, minute: datetime) -> datetime | Non
         # Two times of one zone compare by what their clocks show, which the end of summer time repeats. UTC does not.
         fired = next(CronSim(text, begin, reverse=True)).astimezone(UTC)
     except (CronSimError, AssertionError, TypeError, ValueError) as error:
-        raise CronError(str(error) or "it is no cron expression") from error
+        raise CronError(str(error).lower() or "it is no cron expression") from error
     except StopIteration:
         return None
     if begin.fold:

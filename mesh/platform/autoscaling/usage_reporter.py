@@ -90,8 +90,9 @@ class UsageReporter:
                 await bulkhead.run("usage", self.report)
                 await asyncio.sleep(INTERVAL)
         finally:
-            if self._store is not None:
-                await self._store.close()
+            store, self._store = self._store, None  # a run that is started again opens another one
+            if store is not None:
+                await store.close()
 
     async def report(self) -> None:
         """Take one sample and write it; nothing if no service is scaled."""

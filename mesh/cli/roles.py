@@ -10,6 +10,7 @@ from mesh.config.etcd_url import parse_etcd_url
 from mesh.config.values import parse_host_name
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
+from mesh.platform.autoscaling.usage_records import usage_key
 from mesh.platform.stacks.kept_deploys import STACKS_PREFIX
 from mesh.store import ACTING_KEY
 from mesh.store.etcd.roles import role_lines, role_name
@@ -37,7 +38,7 @@ def roles(options: argparse.Namespace) -> int:
         except ValueError as error:
             reason = f"{error}; write the [node] name of a worker"
             return report_failure(options, [CodedText(reason, Code.NO_ROLES)])
-        lines += role_lines(prefix, role_name(prefix, worker), own_prefixes(worker), _SHARED)
+        lines += role_lines(prefix, role_name(prefix, worker), own_prefixes(worker), _SHARED, (usage_key(worker),))
     if options.json:
         print_json(RolesDocument(tuple(lines)))
     else:

@@ -52,3 +52,8 @@ def _member(text: str) -> str:
         raise ValueError(f"{text!r} has no port from 1 to 65535")
     host = f"[{ipaddress.IPv6Address(match[1])}]" if match[1] else match[2]
     return f"{host}:{port}"
+
+
+def usage_prefix(prefix: str) -> str:
+    """Return the prefix of usage records beside that of a cluster's keys: `/vipmesh.usage/` for `/vipmesh/`."""
+    return f"{prefix.rstrip('/')}.usage/"

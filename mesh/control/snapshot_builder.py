@@ -19,7 +19,7 @@ from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.part import ProblemPart
 from mesh.model.problem import Problem
-from mesh.model.service import Name
+from mesh.model.service import Instance, Name
 from mesh.model.table import RealKey
 from mesh.model.view import ClusterView
 
@@ -97,6 +97,10 @@ class SnapshotBuilder:
         """Return the problems that concern the other workers."""
         found = self._conditions.problems.get(ProblemPart.FIREWALL, ())
         return tuple(problem for problem in found if problem.code is Code.PEERS_DROPPED and problem.owner)[:MAX_TOLD]
+
+    def own_instances(self) -> Mapping[str, Instance]:
+        """Return the instances on this worker by ID; empty until every source has answered once."""
+        return self._tracker.instances or {}
 
     def evidence(self) -> DetailedSnapshot:
         """Take a snapshot with everything that `explain` needs."""

@@ -13,7 +13,9 @@ from mesh.store import Store, StoreError
 from mesh.store.cached import CachedStore
 from mesh.store.etcd import EtcdClient, EtcdCredentials, EtcdStore
 from mesh.store.etcd.tls import TlsCertificates
+from mesh.store.etcd.usage import EtcdUsageStore
 from mesh.store.sqlite import SqliteStore
+from mesh.store.usage import LocalUsageStore, UsageStore
 
 
 async def open_store(settings: Settings) -> Store:
@@ -36,6 +38,16 @@ async def open_store(settings: Settings) -> Store:
         await store.close()
         raise
     return view
+
+
+async def open_usage_store(settings: Settings) -> UsageStore:
+    """Open the store of usage records. Raises `StoreError` if the settings cannot work."""
+    if settings.store_url.startswith("sqlite:"):
+        return LocalUsageStore(asyncio.get_running_loop().time)
+    url = etcd_url.parse_etcd_url(settings.store_url)
+    tls = await asyncio.to_thread(TlsCertificates, settings) if url.tls else None
+    gateway = EtcdClient(url.members, etcd_credentials(settings), tls)
+    return EtcdUsageStore(gateway, etcd_url.usage_prefix(url.prefix))
 
 
 def etcd_credentials(settings: Settings) -> EtcdCredentials | None:

@@ -57,6 +57,7 @@ from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
 from mesh.daemon.snapshots import SnapshotCollector, admin_listen_config
+from mesh.daemon.usage_reporting import usage_reporters
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.conntrack.connections import TrackedConnections
 from mesh.dataplane.conntrack.stale import OwnKeys
@@ -292,6 +293,12 @@ async def run_daemon(
                 *(
                     tasks.create_task(bulkhead.keep_running("deploys", keeper.run), name="deploys")
                     for keeper in ([] if fleet is None else [DeployHistoryKeeper(fleet, store)])
+                ),
+                *(
+                    tasks.create_task(bulkhead.keep_running("autoscaling", reporter.run), name="autoscaling")
+                    for reporter in usage_reporters(
+                        settings, loop.snapshots.own_instances, prober.health, loop.conditions
+                    )
                 ),
             ]
             started(

@@ -1939,6 +1939,52 @@ class Code(Enum):
         """,
     )
 
+    SCALING_LABEL = (
+        "VM987",
+        "A label about autoscaling",
+        """
+        The value of a label `auto_scaling.*` is not valid. The message has the valid form. The service keeps the
+        instances that it has: with one wrong label of these none is used, since a missing bound could end instances.
+        """,
+    )
+    SCALING_LABELS_CONTRADICT = (
+        "VM988",
+        "Labels about autoscaling that contradict each other",
+        """
+        `target_cpu` beside `max_cpu` or `min_cpu`, a minimum that is not below its maximum, a schedule outside of the
+        bounds, or any of these labels beside `global`. The message says which to change. None of the labels
+        `auto_scaling.*` of the service is used meanwhile.
+        """,
+    )
+    SCALING_SCHEDULE = (
+        "VM989",
+        "A schedule of autoscaling that cannot be read",
+        """
+        Each entry has the five fields of crontab(5), then `min=N`, `max=N` or both; `;` separates entries. The time
+        zone is a name of the time zone database, such as `Europe/Berlin`. None of the labels `auto_scaling.*` of the
+        service is used meanwhile.
+        """,
+    )
+    USAGE_UNREADABLE = (
+        "VM990",
+        "The usage of a container cannot be read",
+        """
+        The service has labels `auto_scaling.*`, and the cgroup files of this container are not visible to the daemon:
+        it does not see the processes of the host, or has a cgroup namespace of its own. Run it with the PIDs and the
+        cgroups of the host (`pid: host`, `cgroup: host`) and with `/sys/fs/cgroup`. Nothing is removed from a service
+        while one of its instances has no sample.
+        """,
+    )
+    USAGE_NOT_WRITTEN = (
+        "VM991",
+        "The usage of containers cannot be written to the store",
+        """
+        The store does not answer, or refuses the record. If it refuses since the role of this worker lacks the right,
+        run the lines of `vipmesh cluster roles` again: usage has a prefix of its own. Traffic does not depend on it,
+        and no service loses instances meanwhile.
+        """,
+    )
+
 
 _SECTIONS = (
     ("VM101", "Labels and compose files"),
@@ -1956,6 +2002,7 @@ _SECTIONS = (
     ("VM901", "Stacks"),
     ("VM950", "Collected logs"),
     ("VM980", "Shares of releases"),
+    ("VM987", "Autoscaling"),
 )
 """The first code of each section of the page, and the heading of the section."""
 
@@ -1980,6 +2027,7 @@ NAME` shows its effect on a request. `vipmesh status` lists the current conditio
 | [VM7xx](#log) | the log, internal errors, [resources](#resources-of-the-worker), [events](#events) |
 | [VM8xx](#doctor) | what `vipmesh doctor` finds |
 | [VM9xx](#stacks) | stacks, releases, autoscaling, [collected logs](#collected-logs), [shares](#shares-of-releases) |
+| [VM9xx](#stacks) | stacks, releases, [collected logs](#collected-logs) and [autoscaling](#autoscaling) |
 """
 
 

@@ -32,6 +32,8 @@ class ProblemPart(StrEnum):
     """Past events that cannot be kept."""
     SWARM = "swarm"
     """That no daemon acts for the swarm, as far as this worker knows."""
+    AUTOSCALING = "autoscaling"
+    """Usage of containers that cannot be read or told."""
     INTERNAL = "internal"
     """Errors of vipmesh itself, as long as they last."""
 
@@ -85,5 +87,7 @@ class DaemonPart(StrEnum):
     """What `vipmesh ship` collects."""
     SWARM = "swarm"
     """What the acting daemon does for the swarm."""
+    AUTOSCALING = "autoscaling"
+    """The usage of containers whose services are scaled."""
     DAEMON = "daemon"
     """Everything else."""

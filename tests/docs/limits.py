@@ -943,6 +943,51 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "the name is cut",
         ),
     ),
+    "Autoscaling": (
+        Bound(
+            "per cent, instances, connections and seconds that labels may say",
+            "{mesh.config.labels.auto_scaling:_MAX_PERCENT}; {mesh.config.labels.auto_scaling:_MAX_INSTANCES}; "
+            "{mesh.config.labels.auto_scaling:_MAX_CONNECTIONS}; {mesh.config.labels.auto_scaling:_MAX_COOLDOWN}",
+            _L,
+            "VM987",
+        ),
+        Bound(
+            "entries of a schedule; characters of its cron expression and of its time zone",
+            "{mesh.config.labels.auto_scaling:MAX_ENTRIES}; "
+            "{mesh.util.cron:MAX_EXPRESSION}; {mesh.util.cron:_MAX_ZONE}",
+            _L,
+            "VM989",
+        ),
+        Bound(
+            "a file of a cgroup; of a process in /proc",
+            "{mesh.platform.autoscaling.cgroup_reader:_MAX_FILE|B}; "
+            "{mesh.platform.autoscaling.cgroup_reader:_MAX_PROC|B}",
+            "fixed: the kernel writes shorter ones",
+            "the container has no sample",
+        ),
+        Bound(
+            "lines and digits of such a file; the largest number",
+            "{mesh.platform.autoscaling.cgroup_files:_MAX_LINES}; {mesh.platform.autoscaling.cgroup_files:_DIGITS}; "
+            "{mesh.platform.autoscaling.cgroup_files:MAX_NUMBER}",
+            "fixed: the kernel writes no more",
+            "the rest is not read; the number counts as the largest one",
+        ),
+        Bound(
+            "the usage that one worker tells; services in it; instances of each",
+            "{mesh.platform.autoscaling.usage_records:MAX_USAGE_RECORD|B}; "
+            "{mesh.platform.autoscaling.usage_records:MAX_MEASURED_SERVICES}; "
+            "{mesh.platform.autoscaling.usage_records:MAX_MEASURED_INSTANCES}",
+            _SAME,
+            "the record is not read, and nothing is removed from its services",
+        ),
+        Bound(
+            "characters of an owner, of the ID of a container and of the name of a worker in it",
+            "{mesh.platform.autoscaling.usage_records:_MAX_OWNER}; {mesh.platform.autoscaling.usage_records:_MAX_ID}; "
+            "{mesh.platform.autoscaling.usage_records:_MAX_WORKER}",
+            _SAME,
+            "the record is not read",
+        ),
+    ),
     "Logs": (
         Bound(
             "days and lines per second that labels may say",

@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.fuzz import parsers, parts
 from tests.fuzz.compose_source import dense_files
 from tests.fuzz.limits import measured
+from tests.fuzz.usage import check_usage
 from tests.health.checks.fuzz.target import check as check_http_response
 from tests.meshdns.fuzz.target import check as check_dns
 
@@ -78,6 +79,7 @@ TARGETS: Sequence[FuzzTarget] = (
     _parser(
         "stacks", "etcd records", parsers.check_stacks, "mesh.platform.stacks.kept", "mesh.platform.stacks.listing"
     ),
+    _parser("usage", "usage of containers", check_usage, "mesh.platform.autoscaling"),
     _parser("etcd_messages", "etcd answers", parsers.check_etcd_messages, "mesh.store.etcd"),
     FuzzTarget("etcd_client", "etcd answers", partial(parts.running, parts.etcd_client), ("mesh.store.etcd",)),
     _parser("http_response", "probe answers", check_http_response, "mesh.health.checks.http"),

@@ -29,6 +29,7 @@ BOUNDARIES = (
     "compose files",
     "engine events and lists",
     "etcd records",
+    "usage of containers",
     "etcd answers",
     "probe answers of each kind",
     "DNS questions and answers",

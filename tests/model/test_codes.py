@@ -158,7 +158,14 @@ WEB = {"mesh.routing.port_80": "web"}
     ("labels", "code"),
     [
         ({"mesh.routing.prot_80": "web"}, Code.UNKNOWN_LABEL),
-        ({**WEB, "mesh.auto_scaling.step": "2"}, Code.LABEL_NOT_SUPPORTED),
+        ({**WEB, "mesh.auto_scaling.max_cpu": "70"}, Code.LABEL_NOT_SUPPORTED),
+        ({**WEB, "mesh.auto_scaling.step": "2"}, Code.LABEL_WITHOUT_EFFECT),
+        ({**WEB, "mesh.auto_scaling.max_cpu": "x"}, Code.SCALING_LABEL),
+        (
+            {**WEB, "mesh.auto_scaling.max_cpu": "70", "mesh.auto_scaling.target_cpu": "50"},
+            Code.SCALING_LABELS_CONTRADICT,
+        ),
+        ({**WEB, "mesh.auto_scaling.schedule": "daily min=1"}, Code.SCALING_SCHEDULE),
         ({**WEB, "aliyun.routing.port_80": "api"}, Code.LABEL_DIFFERS_BY_PREFIX),
         ({"mesh.routing.weight": "2"}, Code.LABEL_WITHOUT_EFFECT),
         ({"mesh.routing.port_0": "web"}, Code.LABEL_PORT),

@@ -77,6 +77,10 @@ def parse_labels(
         from mesh.config.labels.logs import read_log_labels  # noqa: PLC0415 -- few have these labels
 
         read_log_labels(sheet)
+    if sheet.starting_with("auto_scaling."):
+        from mesh.config.labels.auto_scaling import check_auto_scaling  # noqa: PLC0415 -- few have these labels
+
+        check_auto_scaling(sheet)
     if not sheet.has_port_labels:
         sheet.warn_without_service()
     name = routes[0].name if routes else _own_name(sheet, owner, domain) if publishes else None

@@ -66,10 +66,28 @@ STACK_LABELS = (
     "rolling_updates.parallelism",
 )
 """Labels about all instances of a service, also of one that nothing routes to. `vipmesh deploy` acts on them."""
+AUTO_SCALING_LABELS = tuple(
+    f"auto_scaling.{name}"
+    for name in (
+        "max_cpu",
+        "min_cpu",
+        "target_cpu",
+        "max_memory",
+        "min_memory",
+        "max_connections",
+        "max_connection_rate",
+        "step",
+        "min_instances",
+        "max_instances",
+        "cooldown_seconds",
+        "schedule",
+        "timezone",
+    )
+)
+"""Labels about how many instances a service has by its load."""
 RESERVED_LABELS = ("service", "stack", "digest", "runs.*")
 """Labels that vipmesh writes to what it creates, and no file may."""
 UNSUPPORTED_LABELS = {
-    "auto_scaling.*": "write scale, and run vipmesh deploy again when it changes",
     "log.multiline": "join the lines where they are searched",
     "probe.restart": "restart what stays unhealthy yourself",
 }
@@ -91,6 +109,7 @@ KNOWN_LABELS = (
     *TUNING_LABELS,
     f"{HEADER_LABEL_PREFIX}<name>",
     *STACK_LABELS,
+    *AUTO_SCALING_LABELS,
     f"{LOG_STORE}<name>",
     f"{LOG_TTL}<name>",
     *LOG_LABELS,
@@ -103,7 +122,10 @@ MAX_SUGGESTIONS = 20
 """Unknown labels for which the nearest known one is looked for, which takes half a millisecond each."""
 _ORDINARY = 200
 """Characters of a label and its value that are parsed in no time."""
+_ENTRIES = 33
+"""Entries of a schedule that are parsed: one more than are allowed."""
 _PORT_LABEL = re.compile(rf"({ROUTE}|{PUBLISH})([^/]*)(?:/(.*))?", re.DOTALL)
+_OF_ALL_INSTANCES = frozenset({*STACK_LABELS, *AUTO_SCALING_LABELS})
 _SCALAR = frozenset({*SERVICE_LABELS, *PROBE_LABELS, *TUNING_LABELS})
 
 T = TypeVar("T")
@@ -151,7 +173,7 @@ def is_stack_label(key: str) -> bool:
     No container needs it, and another value must not make another container.
     """
     name = label_name(key)
-    return name is not None and (name in STACK_LABELS or name.startswith("auto_scaling."))
+    return name is not None and (name in STACK_LABELS or name in AUTO_SCALING_LABELS)
 
 
 def label_key(labels: Mapping[str, str], name: str) -> str | None:
@@ -162,14 +184,15 @@ def label_key(labels: Mapping[str, str], name: str) -> str | None:
 def parse_cost(labels: Mapping[str, str]) -> int:
     """Return about how many microseconds it takes to parse these labels beyond what ordinary ones take.
 
-    It is the search for the label that an unknown one may mean, and long values.
+    It is the search for the label that an unknown one may mean, long values, and the entries of a schedule.
     """
-    unknown, characters = 0, 0
+    unknown, characters, entries = 0, 0, 0
     for key, value in labels.items():
         if (name := label_name(key)) is not None:
+            entries += value.count(";") + 1 if name == "auto_scaling.schedule" else 0
             unknown += not (_is_scalar(name) or _PORT_LABEL.fullmatch(name))
             characters += max(0, len(key) + len(value) - _ORDINARY)
-    return min(unknown, MAX_SUGGESTIONS) * 500 + unknown * 10 + characters // 20
+    return min(unknown, MAX_SUGGESTIONS) * 500 + unknown * 10 + characters // 20 + min(entries, _ENTRIES) * 150
 
 
 class LabelReader:
@@ -277,7 +300,7 @@ class LabelReader:
     def warn_without_service(self) -> None:
         """Add a warning for each label that describes a service, because there is no service."""
         for name, key in self._keys.items():
-            if _is_scalar(name) and name not in STACK_LABELS and not _is_about_logs(name):
+            if _is_scalar(name) and name not in _OF_ALL_INSTANCES and not _is_about_logs(name):
                 remedy = f"add a label {_prefix(key)}{ROUTE}{PORT_PLACEHOLDER} or remove this one"
                 reason = "it has no effect, because nothing routes to the service"
                 self.warn(Code.LABEL_WITHOUT_EFFECT, name, reason, remedy)
@@ -299,7 +322,7 @@ def _is_unicode(text: str) -> bool:
 def _is_scalar(name: str) -> bool:
     return (
         name in _SCALAR
-        or name in STACK_LABELS
+        or name in _OF_ALL_INSTANCES
         or _is_about_logs(name)
         or (name.startswith(HEADER_LABEL_PREFIX) and name != HEADER_LABEL_PREFIX)
     )

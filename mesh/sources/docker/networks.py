@@ -109,6 +109,21 @@ async def read_pid(url: str, container: str) -> int | None:
         return (await _details(docker, container)).state.pid or None
 
 
+async def read_process(url: str, container: str) -> tuple[str, int] | None:
+    """Return the whole ID of a container and its process ID, or None if it does not run or is gone.
+
+    Raises `CLIENT_ERRORS`.
+    """
+    try:
+        async with open_client(url) as docker:
+            details = await _details(docker, container)
+    except aiodocker.DockerError as error:
+        if error.status != 404:
+            raise
+        return None
+    return (details.id, details.state.pid) if details.state.pid > 0 else None
+
+
 async def _details(docker: aiodocker.Docker, container: str) -> ContainerDetails:
     with translate_surprises():
         return msgspec.convert(await docker.containers.container(container).show(), ContainerDetails)

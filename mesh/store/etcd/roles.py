@@ -10,18 +10,26 @@ Source: etcd's documentation of role-based access control, and `etcdctl role gra
 import shlex
 from collections.abc import Sequence
 
+from mesh.config.etcd_url import usage_prefix
 
-def role_lines(prefix: str, name: str, own: Sequence[str], shared: Sequence[str]) -> tuple[str, ...]:
+
+def role_lines(
+    prefix: str, name: str, own: Sequence[str], shared: Sequence[str], usage: Sequence[str] = ()
+) -> tuple[str, ...]:
     """The commands that add a role and a user for one worker, each a line for a shell.
 
     `prefix` is that of all keys, `/vipmesh/`. Below it are `own`, the prefixes of the worker's records, and `shared`,
     those that all workers write; they end with a slash, or are whole keys. `name` is that of the role and of the user.
+    `usage` are the keys of the worker's usage, which are below the prefix of usage.
     """
+    beside = usage_prefix(prefix)
     grant = ["role", "grant-permission", name]
     commands = [
         ["role", "add", name],
         [*grant, "--prefix=true", "read", prefix],
         *([*grant, *_scope(part), "readwrite", prefix + part] for part in (*own, *shared)),
+        *([[*grant, "--prefix=true", "read", beside]] if usage else []),
+        *([*grant, "readwrite", beside + key] for key in usage),
         ["user", "add", name],
         ["user", "grant-role", name, name],
     ]

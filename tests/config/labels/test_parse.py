@@ -265,10 +265,17 @@ def test_an_unknown_label_is_a_warning_with_the_nearest_name(labels: dict[str, s
     assert text in problem.remedy
 
 
-@pytest.mark.parametrize("label", ["auto_scaling.max_cpu", "log.multiline", "probe.restart"])
+@pytest.mark.parametrize("label", ["log.multiline", "probe.restart"])
 def test_unsupported_labels_are_reported(label: str) -> None:
     problem = only_problem({**NAMED, f"aliyun.{label}": "2"})
     assert (problem.severity, problem.reason) == (Severity.WARNING, "it is not handled yet")
+
+
+def test_labels_of_autoscaling_are_checked_and_say_once_that_nothing_acts_on_them_yet() -> None:
+    problem = only_problem({**NAMED, "aliyun.auto_scaling.max_cpu": "70", "aliyun.auto_scaling.step": "2"})
+    assert (problem.code, problem.severity) == (Code.LABEL_NOT_SUPPORTED, Severity.WARNING)
+    assert "not acted on yet" in problem.reason
+    assert only_problem({**NAMED, "mesh.auto_scaling.max_cpu": "x"}).code is Code.SCALING_LABEL
 
 
 @pytest.mark.parametrize(

@@ -208,10 +208,11 @@ class LogShipper:
             except LogSinkError as error:
                 self._counters.store_failures += 1
                 self._conditions.froze(ShipPart.STORE, error)
+                pause = error.pause
             else:
                 self._conditions.thawed(ShipPart.STORE)
                 return refused
-            await asyncio.sleep(backoff.next_pause())
+            await asyncio.sleep(max(backoff.next_pause(), pause))
 
     async def _until_saved(self, save: Callable[[], None]) -> None:
         """Call `save` in a thread until the disk takes it."""

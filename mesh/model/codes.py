@@ -1866,6 +1866,15 @@ class Code(Enum):
         `vipmesh_ship_rejected_total` counts them. If all lines of a request are rejected, they are in `refused.jsonl`.
         """,
     )
+    LOG_ROTATION = (
+        "VM969",
+        "Rotation can remove log lines before they are read",
+        """
+        The logs of the service are collected, and its logging options set `max-size` without `max-file`, or with one
+        file. The engine then empties the file as soon as it is full, together with what `vipmesh ship` has not read.
+        Write `max-file: "5"`: all files together should hold what the service writes while the store of logs is away.
+        """,
+    )
 
 
 _SECTIONS = (

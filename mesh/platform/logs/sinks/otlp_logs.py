@@ -129,6 +129,8 @@ def _record_attributes(id: str, others: Mapping[str, str]) -> Iterator[tuple[str
     for name, value in others.items():
         if name == "stream" and value in _STREAMS:
             yield "log.iostream", value
+        elif name == "file":
+            yield "log.file.path", value
         elif name not in _OF_RESOURCE:
             yield f"vipmesh.{name}", value
 

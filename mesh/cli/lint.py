@@ -73,6 +73,7 @@ def _check_services(
             declared.labels, owner=owner, subject=subject, domain=policy.domain, pool=pool, commands=commands
         )
         yield from endpoint_port_problems(declared)
+        yield from _log_driver_problems(declared)
         for problem in parsed.problems:
             yield replace(problem, where=declared.label_where.get(problem.label or "", declared.where))
         yield from scale_problems(declared, parsed.scale)
@@ -88,6 +89,13 @@ def _check_services(
     yield from link_problems(file.services, served)
     if settings is not None:
         yield from _beyond_quotas(claiming, settings)
+
+
+def _log_driver_problems(service: ComposeService) -> Iterator[Problem]:
+    if "logging" in service.keys:
+        from mesh.sources.compose.log_drivers import log_driver_problems  # few files set a log driver
+
+        yield from log_driver_problems(service)
 
 
 @dataclass(frozen=True, slots=True)

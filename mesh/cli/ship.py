@@ -8,7 +8,8 @@ import uvloop
 from mesh.cli.output import report_failure
 from mesh.cli.settings import load_settings
 from mesh.model.errors import leaf_exceptions
-from mesh.platform.logs.process import ShipSettingsError, run_ship
+from mesh.platform.logs.process import run_ship
+from mesh.platform.logs.sinks.configured import ShipSettingsError
 from mesh.store import StoreError
 from mesh.util.logging.handler import log_to, shape_log
 

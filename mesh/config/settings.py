@@ -47,6 +47,17 @@ class EndpointAddress(StrEnum):
     """The worker's, at the port that it publishes for the container's."""
 
 
+class LogLifecycle(StrEnum):
+    """Who deletes collected lines after their time to live."""
+
+    OFF = "off"
+    """The operator; it is only written into the documents."""
+    ILM = "ilm"
+    """Index lifecycle management of Elasticsearch."""
+    ISM = "ism"
+    """Index state management of OpenSearch."""
+
+
 class FirewallMode(StrEnum):
     """Who opens the firewall of this host."""
 
@@ -946,6 +957,40 @@ class Settings:
             )
         }
     )
+    ship_loki: tuple[str, ...] = field(
+        metadata={
+            "ship.loki": Setting(
+                values.parse_http_urls,
+                (),
+                'a list of URLs such as ["https://loki-1:3100"]',
+                "where `vipmesh ship` sends log lines instead: endpoints of one Loki, tried in this order",
+                unset="no Loki",
+            )
+        }
+    )
+    ship_loki_tenant: str | None = field(
+        metadata={
+            "ship.loki_tenant": Setting(
+                values.parse_text,
+                None,
+                '"shop"',
+                "the tenant of Loki, sent as `X-Scope-OrgID`",
+                unset="no tenant",
+            )
+        }
+    )
+    ship_otlp: tuple[str, ...] = field(
+        metadata={
+            "ship.otlp": Setting(
+                values.parse_http_urls,
+                (),
+                'a list of URLs such as ["https://collector-1:4318"]',
+                "where `vipmesh ship` sends log lines instead: endpoints of OTLP/HTTP, without `/v1/logs`, tried "
+                "in this order",
+                unset="no OTLP",
+            )
+        }
+    )
     ship_directory: Path | None = field(
         metadata={
             "ship.directory": Setting(
@@ -967,13 +1012,24 @@ class Settings:
             )
         }
     )
+    ship_lifecycle: LogLifecycle = field(
+        metadata={
+            "ship.lifecycle": Setting(
+                values.word_parser(LogLifecycle, "a lifecycle"),
+                "off",
+                '"off", "ilm" or "ism"',
+                "who deletes lines after `log_ttl_<name>`: `ilm` and `ism` set up templates and policies of "
+                "Elasticsearch or OpenSearch, see [Ship logs](howto/ship-logs.md#delete-after-log_ttl)",
+            )
+        }
+    )
     ship_user: str | None = field(
         metadata={
             "ship.user": Setting(
                 values.parse_text,
                 None,
                 '"elastic"',
-                "the user of Elasticsearch",
+                "the user of the store of logs",
                 unset="no user",
             )
         }
@@ -1000,14 +1056,58 @@ class Settings:
             )
         }
     )
+    ship_token_file: Path | None = field(
+        metadata={
+            "ship.token_file": Setting(
+                values.parse_path,
+                None,
+                '"/etc/vipmesh/store.token"',
+                "a file with a bearer token for the store of logs",
+                unset="no token",
+            )
+        }
+    )
+    ship_header_file: Path | None = field(
+        metadata={
+            "ship.header_file": Setting(
+                values.parse_path,
+                None,
+                '"/etc/vipmesh/store.headers"',
+                "a file with lines `Name: value`, sent to the store of logs as headers",
+                unset="no further headers",
+            )
+        }
+    )
     ship_ca: Path | None = field(
         metadata={
             "ship.ca": Setting(
                 values.parse_path,
                 None,
                 '"/etc/vipmesh/elastic-ca.pem"',
-                "who signed the certificates of Elasticsearch",
+                "who signed the certificates of the store of logs",
                 unset="the system's authorities",
+            )
+        }
+    )
+    ship_certificate: Path | None = field(
+        metadata={
+            "ship.certificate": Setting(
+                values.parse_path,
+                None,
+                '"/etc/vipmesh/ship.pem"',
+                "the certificate that `vipmesh ship` shows to the store of logs",
+                unset="none is shown",
+            )
+        }
+    )
+    ship_key: Path | None = field(
+        metadata={
+            "ship.key": Setting(
+                values.parse_path,
+                None,
+                '"/etc/vipmesh/ship.key"',
+                "the private key of that certificate",
+                unset="in the file of the certificate",
             )
         }
     )

@@ -313,7 +313,9 @@ def parse_http_urls(raw: object) -> tuple[str, ...]:
 
 
 def _http_url(text: str) -> str:
-    refusal = ValueError(f"{text!r} is not an http:// or https:// URL")
+    # What may hold a password or a key is not shown again.
+    shown = "it" if set(text) & set("@?#") else repr(text)
+    refusal = ValueError(f"{shown} is not an http:// or https:// URL without user, query and fragment")
     try:
         url = urlsplit(text)
         port = url.port
@@ -321,7 +323,7 @@ def _http_url(text: str) -> str:
         raise refusal from None
     if url.scheme not in ("http", "https") or not url.hostname or port == 0 or not text.isprintable() or " " in text:
         raise refusal
-    if url.username is not None or url.query or url.fragment:
+    if "@" in url.netloc or url.query or url.fragment:
         raise ValueError("a URL has no user, no query and no fragment; credentials are in files")
     return text.rstrip("/")
 

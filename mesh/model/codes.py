@@ -1916,8 +1916,37 @@ class Code(Enum):
         "VM958",
         "vipmesh ship cannot start with these settings",
         """
-        Neither `[ship] elasticsearch` nor `[ship] directory` says where lines go, or both do; a user has no file with a
-        password; there is no `[source.docker]`; or a file or directory that is named cannot be used.
+        Not exactly one of `[ship] elasticsearch`, `loki`, `otlp` and `directory` says where lines go; settings do not
+        go together, such as a user without a file with the password, or a lifecycle without Elasticsearch; there is no
+        `[source.docker]`; or a file or directory that is named cannot be used.
+        """,
+    )
+    LOG_LIFECYCLE = (
+        "VM967",
+        "The lifecycle of collected logs cannot be set up",
+        """
+        With `[ship] lifecycle`, `vipmesh ship` makes a template and a policy for each `log_ttl_<name>` before it stores
+        a line that the policy is to delete. The store refused that: the message has its answer. Nothing is stored
+        meanwhile, since it would not be deleted. Grant the privileges `manage_ilm` and `manage_index_templates` (in
+        OpenSearch those of ISM policies and index templates), or set `lifecycle` to `off`.
+        """,
+    )
+    LOG_LINES_REJECTED = (
+        "VM968",
+        "The store of logs rejects lines and does not say which",
+        """
+        A store that speaks OTLP answered that it took a part of a request (`partialSuccess`). The protocol forbids to
+        send it again and does not name the rejected lines; the message has their number and the store's reason, and
+        `vipmesh_ship_rejected_total` counts them. If all lines of a request are rejected, they are in `refused.jsonl`.
+        """,
+    )
+    LOG_ROTATION = (
+        "VM969",
+        "Rotation can remove log lines before they are read",
+        """
+        The logs of the service are collected, and its logging options set `max-size` without `max-file`, or with one
+        file. The engine then empties the file as soon as it is full, together with what `vipmesh ship` has not read.
+        Write `max-file: "5"`: all files together should hold what the service writes while the store of logs is away.
         """,
     )
     SHARES_REFUSED = (

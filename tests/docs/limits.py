@@ -1022,16 +1022,29 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
         ),
         Bound(
             "a connection to the store; its whole answer",
-            "{mesh.platform.logs.sinks.elasticsearch:CONNECT_TIMEOUT|s}; "
-            "{mesh.platform.logs.sinks.elasticsearch:ANSWER_TIMEOUT|s}",
+            "{mesh.platform.logs.sinks.http_client:CONNECT_TIMEOUT|s}; "
+            "{mesh.platform.logs.sinks.http_client:ANSWER_TIMEOUT|s}",
             _L,
             "VM953, and the next store has its turn",
         ),
         Bound(
             "characters of the store's reason; the file of a password",
-            "{mesh.platform.logs.sinks.bulk:_MAX_REASON}; {mesh.platform.logs.sinks.elasticsearch:_MAX_SECRET|B}",
+            "{mesh.platform.logs.sinks.bulk:_MAX_REASON}; {mesh.platform.logs.sinks.credentials:_MAX_SECRET|B}",
             _L,
             "the text is cut; VM958",
+            also=("mesh.platform.logs.sinks.http_client:_MAX_REASON",),
+        ),
+        Bound(
+            "the pause that a store asks for; how often a delivery is divided to find refused lines",
+            "{mesh.platform.logs.sinks.http_client:LONGEST_PAUSE|s}; {mesh.platform.logs.sinks.halves:MAX_DIVISIONS}",
+            _L,
+            "it is asked again earlier; a whole part is refused",
+        ),
+        Bound(
+            "days of the past for which an index is made",
+            "{mesh.platform.logs.sinks.log_lifecycle:_OLDEST}",
+            "fixed: no time to live is longer",
+            "the line is in the oldest one",
         ),
     ),
 }

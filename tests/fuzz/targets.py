@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from tests.fuzz import parsers, parts
+from tests.fuzz import logs, parsers, parts
 from tests.fuzz.compose_source import dense_files
 from tests.fuzz.limits import measured
 from tests.fuzz.usage import check_usage
@@ -103,6 +103,15 @@ TARGETS: Sequence[FuzzTarget] = (
         partial(parts.running, parts.saved_views),
         ("mesh.store.cached", "mesh.cluster.re"),
     ),
+    _parser(
+        "log_files",
+        "lines of containers",
+        logs.check_log_files,
+        "mesh.platform.logs.json_file",
+        "mesh.platform.logs.documents",
+        "mesh.platform.logs.sinks",
+    ),
+    _parser("log_store_answers", "answers of stores of logs", logs.check_log_store_answers, "mesh.platform.logs.sinks"),
 )
 
 

@@ -38,6 +38,8 @@ BOUNDARIES = (
     "the port for peers",
     "settings",
     "the saved view",
+    "lines of containers",
+    "answers of stores of logs",
 )
 
 

@@ -40,6 +40,8 @@ class LogCounters:
     """The age of the last line that was delivered of the container furthest behind; 0 if none is behind."""
     store_failures: int = 0
     """Deliveries that the store did not take."""
+    rejected: int = 0
+    """Documents that the store rejected without saying which."""
 
     def of(self, service: str) -> ServiceLogCounters:
         """Return the counters of a service."""
@@ -74,6 +76,7 @@ def _lines(counters: LogCounters) -> Iterator[str]:
         ("vipmesh_ship_unread_bytes", "gauge", "Bytes of files that are not delivered.", counters.unread_bytes),
         ("vipmesh_ship_lag_seconds", "gauge", "How far the last delivered line is behind.", lag),
         ("vipmesh_ship_store_failures_total", "counter", "Deliveries that were refused.", counters.store_failures),
+        ("vipmesh_ship_rejected_total", "counter", "Lines that the store rejected unnamed.", counters.rejected),
     ):
         yield f"# HELP {name} {meaning}"
         yield f"# TYPE {name} {kind}"

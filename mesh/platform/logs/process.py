@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mesh.config.settings import Settings
 from mesh.model.codes import Code
-from mesh.model.errors import MeshError
 from mesh.model.part import DaemonPart
 from mesh.platform.logs.container_logs import ContainerLogs
 from mesh.platform.logs.counters import LogCounters, render_counters
@@ -16,9 +15,7 @@ from mesh.platform.logs.json_file import LogPosition
 from mesh.platform.logs.positions import DamagedPositionsError, PositionFile
 from mesh.platform.logs.refused_documents import RefusedDocumentFile
 from mesh.platform.logs.shipper import LogShipper, ShipperFiles
-from mesh.platform.logs.sinks import LogSink, LogSinkError
-from mesh.platform.logs.sinks.elasticsearch import ElasticsearchSink, ElasticsearchTarget, read_secret
-from mesh.platform.logs.sinks.json_lines import JsonLinesSink
+from mesh.platform.logs.sinks.configured import ShipSettingsError, open_sink
 from mesh.sources.docker.identity import LabelRules, label_constraint
 from mesh.store.file_lock import acquire_lock
 from mesh.util.bulkhead import Bulkhead, contain_event_loop
@@ -28,13 +25,6 @@ bulkhead = Bulkhead(DaemonPart.LOGS)
 
 METRICS_INTERVAL = 5.0
 """Seconds between two versions of the file of metrics."""
-
-
-class ShipSettingsError(MeshError):
-    """The process cannot start with these settings."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(Code.LOG_SHIP_SETTINGS, message)
 
 
 async def run_ship(settings: Settings) -> None:
@@ -50,8 +40,8 @@ async def run_ship(settings: Settings) -> None:
     state = settings.ship_state
     try:
         lock = acquire_lock(state / "positions.json", "stop it, or set another [ship] state")
-        sink = open_sink(settings)
         counters = LogCounters()
+        sink = open_sink(settings, counters)
         positions = _load_positions(PositionFile(state / "positions.json"))
     except OSError as error:  # an `ssl.SSLError` of a file of authorities, too
         raise ShipSettingsError(f"[ship]: {error}; name a file or directory that can be used") from error
@@ -77,32 +67,6 @@ async def run_ship(settings: Settings) -> None:
         shipper.close()
         await sink.close()
         os.close(lock)
-
-
-def open_sink(settings: Settings) -> LogSink:
-    """Return the store of logs that the settings name. Raises `ShipSettingsError` and `OSError`."""
-    if bool(settings.ship_elasticsearch) == (settings.ship_directory is not None):
-        raise ShipSettingsError("[ship]: it says in no place or in two where lines go; set elasticsearch or directory")
-    if settings.ship_directory is not None:
-        return JsonLinesSink(settings.ship_directory)
-    if (settings.ship_user is None) != (settings.ship_password_file is None):
-        raise ShipSettingsError("[ship] user: a user and a file with the password belong together; set both or none")
-    try:
-        for file in (settings.ship_password_file, settings.ship_api_key_file):
-            if file is not None:
-                read_secret(file)
-    except LogSinkError as error:
-        raise ShipSettingsError(f"[ship]: {error}") from error
-    return ElasticsearchSink(
-        ElasticsearchTarget(
-            settings.ship_elasticsearch,
-            settings.ship_index,
-            settings.ship_user,
-            settings.ship_password_file,
-            settings.ship_api_key_file,
-            settings.ship_ca,
-        )
-    )
 
 
 class MetricsFile:

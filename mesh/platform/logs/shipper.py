@@ -37,6 +37,8 @@ LEAST_TURN, LARGEST_TURN = 32 * 1024, 384 * 1024
 """Bytes of its file that a log may add to a batch: all that have something to read share the batch."""
 POLL_INTERVAL = 0.2
 """Seconds between two looks at files in which there was nothing new."""
+MEASURE_INTERVAL = 2.5
+"""Seconds between two looks at how far logs are behind; the metrics are written every 5 seconds."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 """Seconds before a delivery is tried again, doubled from the first to the longest."""
 
@@ -107,9 +109,12 @@ class LogShipper:
 
     async def keep_following(self) -> None:
         """Follow rotations until the task is cancelled, also while the store does not answer."""
+        measured = -MEASURE_INTERVAL
         while True:
             self.follow_rotation()
-            self._measure()
+            if self._clock() - measured >= MEASURE_INTERVAL:
+                measured = self._clock()
+                self._measure()
             await asyncio.sleep(POLL_INTERVAL)
 
     async def run(self) -> None:
@@ -208,10 +213,11 @@ class LogShipper:
             except LogSinkError as error:
                 self._counters.store_failures += 1
                 self._conditions.froze(ShipPart.STORE, error)
+                pause = error.pause
             else:
                 self._conditions.thawed(ShipPart.STORE)
                 return refused
-            await asyncio.sleep(backoff.next_pause())
+            await asyncio.sleep(max(backoff.next_pause(), pause))
 
     async def _until_saved(self, save: Callable[[], None]) -> None:
         """Call `save` in a thread until the disk takes it."""

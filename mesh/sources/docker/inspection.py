@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from mesh.model.service import Health
 from mesh.sources.docker.messages import ContainerDetails, HostConfig
@@ -94,15 +95,21 @@ def start_time(text: str | None) -> int | None:
     if match is None:
         return None
     seconds, fraction, sign, hours, minutes = match.groups()
+    whole = _whole_seconds(seconds, sign, hours, minutes)
+    return whole * 1_000_000_000 + int((fraction or "").ljust(9, "0")) if whole > 0 else None
+
+
+@lru_cache(maxsize=1024)
+def _whole_seconds(seconds: str, sign: str | None, hours: str | None, minutes: str | None) -> int:
+    """Return the seconds since 1970, 0 if it is no time. Thousands of log lines have the same second."""
     try:
         moment = datetime.fromisoformat(seconds).replace(tzinfo=UTC)
         if sign is not None:
-            ahead = timedelta(hours=int(hours), minutes=int(minutes))
+            ahead = timedelta(hours=int(hours or 0), minutes=int(minutes or 0))
             moment += -ahead if sign == "+" else ahead
     except (ValueError, OverflowError):
-        return None
-    whole = (moment - _EPOCH) // timedelta(seconds=1)
-    return whole * 1_000_000_000 + int((fraction or "").ljust(9, "0")) if whole > 0 else None
+        return 0
+    return (moment - _EPOCH) // timedelta(seconds=1)
 
 
 def signal_number(text: str) -> int | None:

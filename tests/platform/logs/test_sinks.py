@@ -1,17 +1,21 @@
-"""One contract for the fake, for files and for Elasticsearch, which a strict HTTP server stands for."""
+"""One contract for the fake, for files and for Elasticsearch, Loki and OTLP, which strict HTTP servers stand for."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 from typing_extensions import override
 
 from mesh.platform.logs.sinks import LogSinkError
-from mesh.platform.logs.sinks.elasticsearch import ElasticsearchSink, ElasticsearchTarget
+from mesh.platform.logs.sinks.credentials import LogStoreCredentials
+from mesh.platform.logs.sinks.elasticsearch import ElasticsearchSink
+from mesh.platform.logs.sinks.http_client import LogStoreAccess
 from mesh.platform.logs.sinks.json_lines import JsonLinesSink
 from mesh.testing.log_sink import MemoryLogSink
+from tests.platform.logs.bulk_server import BulkServer
+from tests.platform.logs.loki_server import LokiServer, LokiStoredLogs
+from tests.platform.logs.otlp_server import OtlpServer, OtlpStoredLogs
 from tests.platform.logs.sinks import StoredLogs, documents
 
 
@@ -50,55 +54,10 @@ class FileStoredLogs(StoredLogs):
         raise LogSinkError("the process ended", "start it")
 
 
-class BulkServer:
-    """Speaks the bulk API of Elasticsearch 8 as its reference has it, and refuses what that refuses."""
-
-    def __init__(self) -> None:
-        self.indices: dict[str, dict[str, dict[str, str]]] = {}
-        self.statuses: list[int] = []
-        """Statuses of the next answers in place of 200."""
-        self.full = 0
-        """So many of the next requests have no room for their second half."""
-        self.refuses = "to be refused"
-        self.limit = 1 << 24
-        self.authorization: list[str | None] = []
-
-    async def bulk(self, request: web.Request) -> web.Response:
-        assert request.content_type == "application/x-ndjson"
-        self.authorization.append(request.headers.get("Authorization"))
-        if self.statuses:
-            return web.json_response({"error": "told to"}, status=self.statuses.pop(0))
-        body = await request.read()
-        if len(body) > self.limit:
-            return web.Response(status=413)
-        assert body.endswith(b"\n"), "the last line ends with a line feed"
-        lines = body.split(b"\n")[:-1]
-        items = [self._create(json.loads(lines[n]), json.loads(lines[n + 1]), n) for n in range(0, len(lines), 2)]
-        if self.full:
-            self.full -= 1
-            for item in items[len(items) // 2 :]:
-                item["create"] = {"status": 429, "error": {"type": "es_rejected_execution_exception", "reason": "full"}}
-        return web.json_response({"took": 1, "errors": True, "items": items})
-
-    def _create(self, action: dict[str, dict[str, str]], source: dict[str, str], _: int) -> dict[str, object]:
-        assert action.keys() == {"create"}
-        name, id = action["create"]["_index"], action["create"]["_id"]
-        assert name == name.lower()
-        index = self.indices.setdefault(name, {})
-        if self.refuses in source["message"]:
-            reason = {"type": "document_parsing_exception", "reason": "failed to parse field"}
-            return {"create": {"_index": name, "_id": id, "status": 400, "error": reason}}
-        if id in index:
-            reason = {"type": "version_conflict_engine_exception", "reason": "document already exists"}
-            return {"create": {"_index": name, "_id": id, "status": 409, "error": reason}}
-        index[id] = source
-        return {"create": {"_index": name, "_id": id, "status": 201, "result": "created"}}
-
-
 class ElasticsearchStoredLogs(StoredLogs):
     def __init__(self, server: BulkServer, url: str) -> None:
         self.server = server
-        super().__init__(ElasticsearchSink(ElasticsearchTarget((url,), "vipmesh")))
+        super().__init__(ElasticsearchSink(LogStoreAccess((url,)), "vipmesh"))
 
     @override
     async def messages(self, store: str) -> list[str]:
@@ -109,27 +68,20 @@ class ElasticsearchStoredLogs(StoredLogs):
         self.server.full = 1
 
 
-@pytest.fixture
-async def bulk() -> AsyncIterator[tuple[BulkServer, str]]:
-    server = BulkServer()
-    application = web.Application(client_max_size=1 << 26)
-    application.router.add_post("/_bulk", server.bulk)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    yield server, f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
-
-
-@pytest.fixture(params=["memory", "files", "elasticsearch"])
+@pytest.fixture(params=["memory", "files", "elasticsearch", "loki", "otlp"])
 async def stored(
-    request: pytest.FixtureRequest, tmp_path: Path, bulk: tuple[BulkServer, str]
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    bulk: tuple[BulkServer, str],
+    loki: tuple[LokiServer, str],
+    otlp: tuple[OtlpServer, str],
 ) -> AsyncIterator[StoredLogs]:
     makers: dict[str, Callable[[], StoredLogs]] = {
         "memory": MemoryStoredLogs,
         "files": lambda: FileStoredLogs(tmp_path / "out"),
         "elasticsearch": lambda: ElasticsearchStoredLogs(*bulk),
+        "loki": lambda: LokiStoredLogs(*loki),
+        "otlp": lambda: OtlpStoredLogs(*otlp),
     }
     logs = makers[request.param]()
     yield logs
@@ -201,7 +153,15 @@ async def test_elasticsearch_that_refuses_a_request_gets_it_again_later(
 
 async def test_the_next_endpoint_is_asked_when_one_is_away(bulk: tuple[BulkServer, str]) -> None:
     server, url = bulk
-    sink = ElasticsearchSink(ElasticsearchTarget(("http://127.0.0.1:1", url), "vipmesh"))
+    sink = ElasticsearchSink(
+        LogStoreAccess(
+            (
+                "http://127.0.0.1:1",
+                url,
+            )
+        ),
+        "vipmesh",
+    )
     assert not await sink.deliver(documents("a"))
     assert server.indices["vipmesh-shop-db"].keys() == {documents("a")[0].id}
     await sink.close()
@@ -223,7 +183,7 @@ async def test_credentials_are_read_from_files_before_each_request(
     server, url = bulk
     file = tmp_path / "password"
     file.write_text("secret\n")
-    sink = ElasticsearchSink(ElasticsearchTarget((url,), "vipmesh", user="elastic", password_file=file))
+    sink = ElasticsearchSink(LogStoreAccess((url,), LogStoreCredentials(user="elastic", password_file=file)), "vipmesh")
     await sink.deliver(documents("a"))
     file.unlink()
     with pytest.raises(LogSinkError, match="password cannot be read"):
@@ -235,7 +195,7 @@ async def test_credentials_are_read_from_files_before_each_request(
 async def test_an_answer_of_another_program_is_no_success(bulk: tuple[BulkServer, str]) -> None:
     server, url = bulk
     server.statuses = [200]
-    sink = ElasticsearchSink(ElasticsearchTarget((url,), "vipmesh"))
+    sink = ElasticsearchSink(LogStoreAccess((url,)), "vipmesh")
     with pytest.raises(LogSinkError, match="not one of Elasticsearch"):
         await sink.deliver(documents("a"))
     await sink.close()

@@ -11,8 +11,12 @@ from mesh.platform.logs.documents import LogDocument
 class LogSinkError(MeshError):
     """The store did not take the documents, or did not say so. They are delivered again later, all of them."""
 
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(Code.LOG_STORE_UNREACHABLE, f"{reason}; {remedy}")
+    def __init__(
+        self, reason: str, remedy: str, *, pause: float = 0.0, code: Code = Code.LOG_STORE_UNREACHABLE
+    ) -> None:
+        """`pause`: seconds that the store asks for before the next delivery."""
+        super().__init__(code, f"{reason}; {remedy}")
+        self.pause = pause
 
 
 class RefusedDocument(NamedTuple):

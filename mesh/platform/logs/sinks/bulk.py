@@ -47,12 +47,12 @@ class BulkVerdict:
     """Why the first of them is postponed."""
 
 
-def encode_bulk(documents: Sequence[LogDocument], prefix: str) -> bytes:
-    """Return the body of a request that creates the documents in the indices `<prefix>-<store>`."""
+def encode_bulk(documents: Sequence[LogDocument], indices: Sequence[str]) -> bytes:
+    """Return the body of a request that creates each document in its index."""
     parts = []
-    for each in documents:
-        # The store and the identifier have only characters that JSON does not escape.
-        parts.append(f'{{"create":{{"_index":"{prefix}-{each.store}","_id":"{each.id}"}}}}\n'.encode())
+    for each, index in zip(documents, indices, strict=True):
+        # The index and the identifier have only characters that JSON does not escape.
+        parts.append(f'{{"create":{{"_index":"{index}","_id":"{each.id}"}}}}\n'.encode())
         parts.append(each.body)
         parts.append(b"\n")
     return b"".join(parts)

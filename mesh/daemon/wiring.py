@@ -88,6 +88,8 @@ from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.past_event import NumberedEvent
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
+from mesh.platform.logs.reading.engine_reader import EngineLogReader
+from mesh.platform.logs.reading.worker_reader import ShipSocketClient, WorkerLogReader
 from mesh.sources.compose.limits import compose_limits
 from mesh.sources.compose.source import ComposeSource
 from mesh.sources.docker.client import outbound_address
@@ -259,6 +261,7 @@ async def run_daemon(
             channel=_channel(settings, loop.peers, stack),
             removal=WorkerRemoval(settings.node_name, store),
             history=HistoryHandler(lambda: settings.node_name, collector.history),
+            logs=_log_reader(settings),
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -299,6 +302,19 @@ def _channel(settings: Settings, peers: PeerDirectory, stack: AsyncExitStack) ->
     channel = HttpsWorkerChannel(peers, certificates)
     stack.push_async_callback(channel.close)
     return channel
+
+
+def _log_reader(settings: Settings) -> WorkerLogReader:
+    """What reads the lines of services on this worker."""
+    engine = None
+    if settings.source_docker_socket is not None:
+        engine = EngineLogReader(settings.source_docker_socket, label_rules(settings), settings.node_name)
+    return WorkerLogReader(settings.node_name, ShipSocketClient(settings.ship_socket), engine)
+
+
+def label_rules(settings: Settings) -> LabelRules:
+    """Which labels of containers count."""
+    return LabelRules(settings.source_docker_image_labels, tuple(map(label_constraint, settings.source_docker_require)))
 
 
 def _arrival_monitors(
@@ -503,9 +519,7 @@ def _sources(
             alone=settings.store_url.startswith("sqlite:"),
             worker=settings.node_address,
             version=settings.vip_pool.version,
-            labels=LabelRules(
-                settings.source_docker_image_labels, tuple(map(label_constraint, settings.source_docker_require))
-            ),
+            labels=label_rules(settings),
             most_labels=settings.source_docker_labels,
             label_length=settings.source_docker_label_length,
         )

@@ -13,6 +13,7 @@ from mesh.control.planner import Plan, has_virtual_servers, programmed_reals
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, health_status, utc_time
 from mesh.model.codes import Code
+from mesh.model.collected_logs import CollectedLogs
 from mesh.model.eligibility import endpoint_verdict, held_names, real_keys, serves, vip_of
 from mesh.model.errors import CodedText
 from mesh.model.problem import Notices, Problem, Severity
@@ -169,6 +170,8 @@ class WorkerStatus:
     """Everything that is wrong, with codes: what is frozen, suspected, refused by the data plane, and the problems;
     errors first.
     """
+    logs: CollectedLogs | None = None
+    """How far `vipmesh ship` is; None if nothing answers and no container asks for it, and in events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,6 +428,7 @@ def worker_status(
         store=facts.store,
         workers=worker_rows(facts.worker, found, observed.admin_addresses),
         notices=status_notices(notices(observed)),
+        logs=None if detail is StatusDetail.EVENTS else observed.collected,
     )
 
 

@@ -54,6 +54,7 @@ from mesh.daemon.loss_finder import NFT_TOOLS
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
+from mesh.daemon.ship_monitor import ShipMonitor
 from mesh.daemon.snapshots import SnapshotCollector, admin_listen_config
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.conntrack.connections import TrackedConnections
@@ -90,6 +91,7 @@ from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
 from mesh.platform.logs.reading.engine_reader import EngineLogReader
 from mesh.platform.logs.reading.worker_reader import ShipSocketClient, WorkerLogReader
+from mesh.platform.logs.wanted import WantedLogCounter
 from mesh.sources.compose.limits import compose_limits
 from mesh.sources.compose.source import ComposeSource
 from mesh.sources.docker.client import outbound_address
@@ -275,6 +277,7 @@ async def run_daemon(
                 tasks.create_task(bulkhead.keep_running("events", collector.feed.run), name="events"),
                 tasks.create_task(bulkhead.keep_running("past events", recorder.run), name="past events"),
                 tasks.create_task(bulkhead.keep_running("history", collector.recorder.run), name="history"),
+                tasks.create_task(bulkhead.keep_running("logs", _ship_monitor(settings, loop).run), name="logs"),
                 *(
                     tasks.create_task(bulkhead.keep_running("arrival", monitor.run), name="arrival")
                     for monitor in _arrival_monitors(settings, loop, connectivity)
@@ -310,6 +313,12 @@ def _log_reader(settings: Settings) -> WorkerLogReader:
     if settings.source_docker_socket is not None:
         engine = EngineLogReader(settings.source_docker_socket, label_rules(settings), settings.node_name)
     return WorkerLogReader(settings.node_name, ShipSocketClient(settings.ship_socket), engine)
+
+
+def _ship_monitor(settings: Settings, loop: ControlLoop) -> ShipMonitor:
+    """What asks `vipmesh ship` how it is."""
+    wanted = WantedLogCounter(settings.source_docker_socket, label_rules(settings))
+    return ShipMonitor(ShipSocketClient(settings.ship_socket), wanted.count, loop.snapshots.collects)
 
 
 def label_rules(settings: Settings) -> LabelRules:

@@ -30,6 +30,8 @@ class ProblemPart(StrEnum):
     """Networks whose requests to a service are not answered."""
     EVENTS = "events"
     """Past events that cannot be kept."""
+    LOGS = "logs"
+    """What is wrong with the collection of logs."""
     INTERNAL = "internal"
     """Errors of vipmesh itself, as long as they last."""
 

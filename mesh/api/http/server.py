@@ -156,10 +156,10 @@ class AdminApi:
         self._explain = explain
         self._connectivity = connectivity
         self._past = past if past is not None else PastEventsHandler(lambda: observe().facts.worker)
-        self._history = history if history is not None else HistoryHandler(lambda: observe().facts.worker)
         self._logs = None
         if logs is not None:
-            self._logs = ServiceLogsHandler(lambda: observe().facts.worker, logs, channel, self._owner)
+            self._logs = ServiceLogsHandler(self._past.worker, logs, channel, self._owner)
+        self._history = history if history is not None else HistoryHandler(lambda: observe().facts.worker)
         self._runner: web.AppRunner | None = None
         self._audit: AuditTrail | None = None
         self._listeners: list[AdminTcpListener | asyncio.AbstractServer] = []

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -11,6 +12,8 @@ from typing_extensions import override
 
 from mesh.api.channel.worker_channel import DEADLINE, MAX_ANSWER_BYTES, ChannelReply
 from mesh.api.http import log_stream, service_logs
+from mesh.api.http.past_events import PastEventsHandler
+from mesh.api.http.server import AdminApi
 from mesh.model.table import RealKey
 from mesh.platform.logs.reading.query import LogQuery, parse_log_query
 from mesh.testing.channel import FakeDirectory, FakeWorkerChannel
@@ -25,6 +28,11 @@ class TwoWorkers:
         self.own = FakeServiceLogs("w1")
         self.other = FakeServiceLogs("w2")
         self.channel = AnsweringChannel(self.other)
+
+    def serving(self, directory: Path) -> AbstractAsyncContextManager[AdminApi]:
+        """The admin API of this worker."""
+        past = PastEventsHandler(lambda: "w1")
+        return serving(socket_of(directory), past=past, channel=self.channel, logs=self.own)
 
 
 class AnsweringChannel(FakeWorkerChannel):
@@ -63,7 +71,7 @@ def workers() -> TwoWorkers:
 
 
 async def test_lines_of_this_worker_and_of_all(workers: TwoWorkers, tmp_path: Path) -> None:
-    async with serving(socket_of(tmp_path), channel=workers.channel, logs=workers.own), client(tmp_path) as session:
+    async with workers.serving(tmp_path), client(tmp_path) as session:
         async with session.get("/v1/logs/shop/web") as answer:
             document = await answer.json()
             assert [line["text"] for line in document["lines"]] == ["a", "c"]
@@ -93,7 +101,7 @@ async def test_a_name_of_two_services_is_refused_also_if_they_are_on_two_workers
 ) -> None:
     workers.other.lines.clear()
     workers.other.write("x", service="other/web")
-    async with serving(socket_of(tmp_path), channel=workers.channel, logs=workers.own), client(tmp_path) as session:
+    async with workers.serving(tmp_path), client(tmp_path) as session:
         for more in ("", "&follow=true"):
             async with session.get(f"/v1/logs/web?workers=all{more}") as answer:
                 assert (answer.status, answer.headers["Vipmesh-Code"]) == (400, "VM974")
@@ -102,7 +110,7 @@ async def test_a_name_of_two_services_is_refused_also_if_they_are_on_two_workers
 
 async def test_a_stream_goes_on_with_new_lines_of_all_workers_each_once(workers: TwoWorkers, tmp_path: Path) -> None:
     async with (
-        serving(socket_of(tmp_path), channel=workers.channel, logs=workers.own),
+        workers.serving(tmp_path),
         client(tmp_path) as session,
         session.get("/v1/logs/web?workers=all&follow=true&lines=2") as answer,
     ):

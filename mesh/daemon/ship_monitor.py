@@ -20,18 +20,18 @@ class ShipMonitor:
     def __init__(
         self,
         ship: ShipSocketClient,
-        wanted: Callable[[], Awaitable[int]],
+        wanted: Callable[[], Awaitable[Sequence[str]]],
         tell: Callable[[CollectedLogs | None, Sequence[Problem]], None],
     ) -> None:
-        """`wanted` returns how many containers ask for their logs to be collected, as far as it is known. `tell` gets
-        the figures, None for none, and all problems, each time.
+        """`wanted` returns the services that ask for their logs to be collected, as far as it is known. `tell` gets the
+        figures, None for none, and all problems, each time.
         """
         self._ship = ship
         self._wanted = wanted
         self._tell = tell
         self._health = ShipHealth()
-        self._known: tuple[float, int] | None = None
-        """When the labels were looked at, and how many containers ask for logs."""
+        self._known: tuple[float, Sequence[str]] | None = None
+        """When the labels were looked at, and which services ask for logs."""
 
     async def run(self) -> None:
         """Ask until the task is cancelled."""

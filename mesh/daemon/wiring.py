@@ -91,7 +91,7 @@ from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
 from mesh.platform.logs.reading.engine_reader import EngineLogReader
 from mesh.platform.logs.reading.worker_reader import ShipSocketClient, WorkerLogReader
-from mesh.platform.logs.wanted import WantedLogCounter
+from mesh.platform.logs.wanted import WantedLogFinder
 from mesh.sources.compose.limits import compose_limits
 from mesh.sources.compose.source import ComposeSource
 from mesh.sources.docker.client import outbound_address
@@ -317,8 +317,8 @@ def _log_reader(settings: Settings) -> WorkerLogReader:
 
 def _ship_monitor(settings: Settings, loop: ControlLoop) -> ShipMonitor:
     """What asks `vipmesh ship` how it is."""
-    wanted = WantedLogCounter(settings.source_docker_socket, label_rules(settings))
-    return ShipMonitor(ShipSocketClient(settings.ship_socket), wanted.count, loop.snapshots.collects)
+    wanted = WantedLogFinder(settings.source_docker_socket, label_rules(settings))
+    return ShipMonitor(ShipSocketClient(settings.ship_socket), wanted.find, loop.snapshots.collects)
 
 
 def label_rules(settings: Settings) -> LabelRules:

@@ -18,14 +18,14 @@ class MonitorBed:
     """What the monitor asks, and what it has told."""
 
     socket: Path
-    wanted: int = 1
+    wanted: tuple[str, ...] = ("shop/web",)
     looks: int = 0
     told: list[tuple[CollectedLogs | None, list[Code]]] = field(default_factory=list)
 
     def monitor(self) -> ShipMonitor:
-        return ShipMonitor(ShipSocketClient(self.socket), self.count, self.tell)
+        return ShipMonitor(ShipSocketClient(self.socket), self.find, self.tell)
 
-    async def count(self) -> int:
+    async def find(self) -> tuple[str, ...]:
         self.looks += 1
         return self.wanted
 
@@ -49,7 +49,7 @@ async def test_it_tells_what_is_said_and_that_nothing_is_said(tmp_path: Path) ->
 
 
 async def test_nothing_is_wrong_where_no_label_asks(tmp_path: Path) -> None:
-    bed = MonitorBed(tmp_path / "none.sock", wanted=0)
+    bed = MonitorBed(tmp_path / "none.sock", wanted=())
     await bed.monitor().ask()
     assert bed.told == [(None, [])]
 

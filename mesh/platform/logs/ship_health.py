@@ -1,17 +1,20 @@
 """Judges how the collection of logs is, from what `vipmesh ship` says of itself. Pure."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from mesh.config.labels.values import escape_unprintable
 from mesh.model.codes import Code
 from mesh.model.collected_logs import CollectedLogs
 from mesh.model.problem import Problem, Severity
-from mesh.platform.logs.ship_state import ShipState
+from mesh.platform.logs.ship_state import ServiceLoss, ShipState
 
 LONG_LAG = 60.0
 """Seconds of lag from which on it is a problem."""
 RECENT = 600.0
 """Seconds for which lost and refused lines are a problem."""
+MAX_NAMED = 20
+"""The most services that are named one by one."""
 _SUBJECT = "vipmesh ship"
 
 
@@ -43,23 +46,30 @@ class ShipHealth:
         )
         return figures, tuple(self._problems(state, self._said[0][1]))
 
-    def silent(self, reason: str, wanted: int) -> tuple[CollectedLogs | None, tuple[Problem, ...]]:
-        """Return the same if it does not answer. `wanted` is how many containers ask for it, None and no problem if
-        none does.
+    def silent(self, reason: str, wanted: Sequence[str]) -> tuple[CollectedLogs | None, tuple[Problem, ...]]:
+        """Return the same if it does not answer. `wanted` has the services that ask for it; None and no problem if none
+        does.
         """
         self._said.clear()
         if not wanted:
             return None, ()
-        containers = "1 container has" if wanted == 1 else f"{wanted} containers have"
-        return CollectedLogs(False), (
+        problems = [
             Problem(
                 Code.SHIP_NOT_RUNNING,
                 Severity.WARNING,
-                _SUBJECT,
-                f"it does not answer on [ship] socket: {reason}, and {containers} a label log_store_<name>",
+                f"service {escape_unprintable(service)}, label log_store_<name>",
+                f"its log lines are not collected: vipmesh ship does not answer on [ship] socket: {reason}",
                 "start it (`systemctl start vipmesh-ship`), and give both processes the same [ship] socket",
-            ),
-        )
+                owner=service,
+            )
+            for service in wanted[:MAX_NAMED]
+        ]
+        if len(wanted) > MAX_NAMED:
+            text = f"the log lines of {len(wanted) - MAX_NAMED} more services are not collected"
+            problems.append(
+                Problem(Code.SHIP_NOT_RUNNING, Severity.WARNING, _SUBJECT, text, "solve those that are shown")
+            )
+        return CollectedLogs(False), tuple(problems)
 
     @staticmethod
     def _problems(state: ShipState, before: ShipState) -> Iterator[Problem]:
@@ -79,16 +89,19 @@ class ShipHealth:
                 f"it is more than {LONG_LAG:g} s behind, with lines that the store of logs does not have yet",
                 "see its log; let the store take more, or containers write less (log.rate_limit)",
             )
-        lost, refused = state.lost - before.lost, state.refused - before.refused
-        if lost > 0 or refused > 0:
+        known = {each.service: each for each in before.losses}
+        for each in state.losses[:MAX_NAMED]:
+            former = known.get(each.service, ServiceLoss(each.service))
             found = [
-                *(["rotation removed lines before they were read"] if lost > 0 else []),
-                *(["the store of logs refused lines"] if refused > 0 else []),
+                *(["rotation removed lines before they were read"] if each.lost > former.lost else []),
+                *(["the store of logs refused lines"] if each.refused > former.refused else []),
             ]
-            yield Problem(
-                Code.SHIP_LOSES,
-                Severity.WARNING,
-                _SUBJECT,
-                f"{' and '.join(found)}, within the last ten minutes",
-                "its log names the containers; let the engine keep more (max-size, max-file), and see refused.jsonl",
-            )
+            if found:
+                yield Problem(
+                    Code.SHIP_LOSES,
+                    Severity.WARNING,
+                    f"service {each.service}, logs",
+                    f"{' and '.join(found)}, within the last ten minutes",
+                    "its log names the containers; let the engine keep more (max-size, max-file); see refused.jsonl",
+                    owner=each.service,
+                )

@@ -12,6 +12,8 @@ from mesh.platform.logs.counters import LogCounters
 MAX_STATE_BYTES = 64 << 10
 """The most bytes of a state."""
 _MAX_TEXT = 500
+_MAX_LOSSES = 50
+"""The most services that losses are told of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,15 @@ class ShipWait:
     part: str
     text: str
     code: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceLoss:
+    """What was lost and refused of one service, since the start."""
+
+    service: str
+    lost: int = 0
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,8 @@ class ShipState:
     store_failures: int = 0
     """Deliveries that the store did not take."""
     waits: tuple[ShipWait, ...] = ()
+    losses: tuple[ServiceLoss, ...] = ()
+    """The services of which anything was lost or refused, the worst ones."""
 
 
 def ship_state(logs: int, counters: LogCounters, waits: Mapping[str, CodedText]) -> ShipState:
@@ -64,7 +77,14 @@ def ship_state(logs: int, counters: LogCounters, waits: Mapping[str, CodedText])
         sum(each.limited for each in services),
         counters.store_failures,
         tuple(ShipWait(part, bounded_text(each.text, _MAX_TEXT), str(each.code)) for part, each in waits.items()),
+        _losses(counters),
     )
+
+
+def _losses(counters: LogCounters) -> tuple[ServiceLoss, ...]:
+    found = [(name, each) for name, each in counters.services.items() if each.lost or each.refused]
+    found.sort(key=lambda pair: (-pair[1].lost, -pair[1].refused, pair[0]))
+    return tuple(ServiceLoss(name, each.lost, each.refused) for name, each in found[:_MAX_LOSSES])
 
 
 def read_ship_state(body: bytes) -> ShipState:
@@ -78,4 +98,5 @@ def read_ship_state(body: bytes) -> ShipState:
     waits = tuple(
         ShipWait(bounded_text(each.part, 40), bounded_text(each.text, _MAX_TEXT), each.code) for each in state.waits[:8]
     )
-    return replace(state, waits=waits)
+    losses = tuple(replace(each, service=bounded_text(each.service)) for each in state.losses[:_MAX_LOSSES])
+    return replace(state, waits=waits, losses=losses)

@@ -13,9 +13,10 @@ from mesh.model.part import DaemonPart
 from mesh.platform.logs.reading.cursors import ID_LENGTH, MAX_INSTANCES, InstanceCursor, encode_cursor
 from mesh.platform.logs.reading.document import ServiceLogLine, ServiceLogNote, WorkerLogDocument, merge_lines, note
 from mesh.platform.logs.reading.query import MAX_LINES, LogQuery, is_meant
+from mesh.platform.logs.targets import service_of
 from mesh.sources.docker.client import CLIENT_ERRORS, explain_failure, open_client
 from mesh.sources.docker.container_lines import parse_container_lines
-from mesh.sources.docker.identity import LabelRules, counting_labels, identify_container, unmet_constraints
+from mesh.sources.docker.identity import LabelRules, counting_labels, unmet_constraints
 from mesh.sources.docker.inspection import start_time
 from mesh.sources.docker.instances import container_name, has_mesh_label
 from mesh.sources.docker.label_origins import OriginReader
@@ -93,11 +94,7 @@ class EngineLogReader:
         labels, origins = container.labels or {}, self._origins.of(container)
         if not counting_labels(labels, origins, self._rules) or unmet_constraints(labels, origins, self._rules):
             return None
-        try:
-            owner = identify_container(labels, origins).owner
-        except ValueError:
-            owner = None  # `status` reports it
-        return container_name(container) if owner is None else "/".join(owner)
+        return service_of(container, origins)
 
 
 class _EngineReads:

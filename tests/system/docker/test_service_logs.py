@@ -3,14 +3,18 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from mesh.api.http.past_events import PastEventsHandler
+from mesh.daemon.ship_monitor import ShipMonitor
+from mesh.model.collected_logs import CollectedLogs
+from mesh.model.problem import Problem
 from mesh.platform.logs.reading.engine_reader import EngineLogReader
 from mesh.platform.logs.reading.worker_reader import ShipSocketClient, WorkerLogReader
+from mesh.platform.logs.wanted import WantedLogFinder
 from mesh.sources.docker.identity import LabelRules
 from tests.api.http.worker import serving, socket_of
 from tests.system.docker.engine import Engine
@@ -80,6 +84,27 @@ async def test_lines_of_one_service_by_ship_and_by_the_engine(engine: Engine, tm
         assert texts(document) == expected
         (worker,) = document["workers"]
         assert (worker["source"], [note["code"] for note in worker["notes"]]) == ("engine", ["VM973"])
+
+
+async def test_the_daemon_knows_which_services_ask_and_that_nothing_answers(engine: Engine, tmp_path: Path) -> None:
+    engine.run("web1", labels=labels("web"), command=("sh", "-c", "sleep 1000"))
+    engine.run("db1", labels={"mesh.log_ttl_app": "3"}, command=("sh", "-c", "sleep 1000"))
+    finder = WantedLogFinder(engine.url, LabelRules())
+    assert await finder.find() == ("shop/web",)
+    told: list[tuple[CollectedLogs | None, list[str | None]]] = []
+
+    def tell(collected: CollectedLogs | None, problems: Sequence[Problem]) -> None:
+        told.append((collected, [each.owner for each in problems]))
+
+    async with shipping(engine, tmp_path, f'directory = "{tmp_path}/out"') as ship:
+        await until(ship.socket.exists, ship)
+        monitor = ShipMonitor(ShipSocketClient(ship.socket), finder.find, tell)
+        async with asyncio.timeout(PATIENCE):
+            while not told or told[-1][0] is None or not told[-1][0].logs:
+                await monitor.ask()
+        await ship.kill()
+        await monitor.ask()
+    assert told[-1] == (CollectedLogs(False), ["shop/web"])
 
 
 async def test_who_follows_gets_each_line_once_while_ship_is_killed_and_the_log_is_rotated(

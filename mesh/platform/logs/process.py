@@ -27,6 +27,7 @@ from mesh.platform.logs.targets import LogTarget
 from mesh.sources.docker.identity import LabelRules, label_constraint
 from mesh.store.file_lock import acquire_lock
 from mesh.util.bulkhead import Bulkhead, contain_event_loop
+from mesh.util.offload import shorten_thread_switches
 
 log = logging.getLogger("vipmesh")
 bulkhead = Bulkhead(DaemonPart.LOGS)
@@ -44,6 +45,7 @@ class ShipSettingsError(MeshError):
 
 async def run_ship(settings: Settings) -> None:
     """Collect logs until SIGTERM or SIGINT. Raises `ShipSettingsError`, and `StoreError` if another process does so."""
+    shorten_thread_switches()  # the threads that read for people let those that ship go on
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     contain_event_loop(loop)

@@ -33,6 +33,8 @@ MAX_BYTES = 8 << 20
 SEARCHED_LINES = 5000
 """The newest lines of each instance that a pattern is looked for in."""
 _AT_ONCE = 4
+LIST_SECONDS = 5.0
+"""Seconds for which a follower is told that this worker has no container of a service, without asking the engine."""
 ROTATION_NOTE = (
     "lines come from the engine: what it rotates meanwhile may be missing; run `vipmesh ship` on this worker"
 )
@@ -47,9 +49,13 @@ class EngineLogReader:
         self._rules = rules
         self._worker = worker
         self._origins = OriginReader()
+        self._listed: tuple[float, Sequence[ContainerSummary]] | None = None
+        """When containers were listed, and those with labels of the mesh."""
 
     async def read(self, query: LogQuery) -> WorkerLogDocument:
         """Return the lines. An engine that does not answer is a note."""
+        if query.after is not None and self._has_none(query.service):
+            return WorkerLogDocument(self._worker, "engine")
         try:
             async with asyncio.timeout(ANSWER_SECONDS), open_client(self._url, ANSWER_SECONDS) as docker:
                 return await self._read(docker, query)
@@ -82,10 +88,18 @@ class EngineLogReader:
             self._worker, "engine", services, lines, encode_cursor(reads.cursor), reads.more, (*notes, *reads.notes)
         )
 
+    def _has_none(self, asked: str) -> bool:
+        """Return whether there was no container of a service a moment ago: who follows one asks again and again."""
+        if self._listed is None or asyncio.get_running_loop().time() - self._listed[0] >= LIST_SECONDS:
+            return False
+        services = map(self._service, self._listed[1])
+        return not any(service is not None and is_meant(asked, service) for service in services)
+
     async def _meant(self, docker: aiodocker.Docker, asked: str) -> Sequence[tuple[str, ContainerSummary]]:
         """Return the containers of a service, each with the service."""
         containers = [each for each in await list_all_containers(docker) if has_mesh_label(each.labels)]
         await self._origins.update(docker, containers)
+        self._listed = asyncio.get_running_loop().time(), containers
         found = [(self._service(each), each) for each in containers]
         meant = [(service, each) for service, each in found if service is not None and is_meant(asked, service)]
         return sorted(meant, key=lambda each: (each[1].state != "running", container_name(each[1]), each[1].id))

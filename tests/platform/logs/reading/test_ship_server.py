@@ -146,6 +146,18 @@ async def test_state_and_metrics(tmp_path: Path) -> None:
         assert "vipmesh_ship_lag_seconds 12.346" in text
 
 
+async def test_an_exception_ends_one_request_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with answering(tmp_path) as bed:
+        with monkeypatch.context() as broken:
+            broken.setattr(bed.counters, "services", None)
+            with pytest.raises(ShipUnreachableError, match="500"):
+                await bed.ship.state()
+        assert (await bed.ship.state()).logs == 0
+    assert "request on the socket" in caplog.text
+
+
 async def test_metrics_alone_are_there_over_tcp(tmp_path: Path) -> None:
     async with answering(tmp_path) as bed, aiohttp.ClientSession() as session:
         bed.counters.of("shop/web").lines = 3

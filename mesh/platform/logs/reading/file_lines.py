@@ -92,7 +92,8 @@ def read_following(path: Path, after: LogPosition | None, wanted: LinesWanted) -
             last_time = _last_time(found.lines) or last_time
             left -= len(data)
             if not is_whole or left <= 0 or wanted.is_late():
-                more = found.end is not None and not (is_whole and is_newest)
+                # What is left may be less than a line: then the next answer begins with it.
+                more = end != after and not (is_whole and is_newest)
                 return FoundLines(lines, end, last_time, more=more, is_gap=is_gap)
         return FoundLines(lines, end, last_time, is_gap=is_gap)
 

@@ -29,7 +29,7 @@ from mesh.platform.logs.targets import LogTarget
 
 READ_SECONDS = 1.5
 """Seconds after which no further part of a file is begun for an answer."""
-READ_BYTES = 32 << 20
+READ_BYTES = 8 << 20
 """Bytes of files that are read for an answer, or `LEAST_BYTES` for each instance if that is more."""
 FOLLOW_BYTES = 4 << 20
 """The same for an answer that follows an earlier one: what a busy service writes meanwhile."""

@@ -36,6 +36,8 @@ AWAITED = frozenset({"to_thread", "run_in_executor", "wrap_future"})
 HARMLESS = frozenset({"set", "discard", "cancel"})
 """Methods of the standard library that raise nothing."""
 ROUTES = frozenset({"add_get", "add_post", "add_put", "add_delete", "add_route", "add_routes", "add_view"})
+CONTAINED_ROUTES = ("mesh/api/http/server.py", "mesh/api/http/page.py", "mesh/platform/logs/ship_server.py")
+"""Modules whose routes are behind a middleware that contains each request."""
 HARMLESS_IN_PROTOCOLS = frozenset({"cast", "get_extra_info", "abort", "close", "str", "bool", "contain", "time"})
 """Calls that raise nothing, for protocol methods that are not contained as a whole."""
 PROTOCOL_METHODS = frozenset(
@@ -103,7 +105,7 @@ class Module:
             at = HANDED_OVER[name]
             if at < 0 or len(call.args) <= at or not self._is_contained(call.args[at], around):
                 yield where
-        elif name in ROUTES and self.name not in ("mesh/api/http/server.py", "mesh/api/http/page.py"):
+        elif name in ROUTES and self.name not in CONTAINED_ROUTES:
             yield where
         elif name == "Application":
             middlewares = next((k.value for k in call.keywords if k.arg == "middlewares"), None)

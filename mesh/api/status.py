@@ -15,6 +15,7 @@ from mesh.control.share_overlay import ShareOverlay
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, health_status, utc_time
 from mesh.model.codes import Code
+from mesh.model.collected_logs import CollectedLogs
 from mesh.model.eligibility import endpoint_verdict, held_names, real_keys, serves, vip_of
 from mesh.model.errors import CodedText
 from mesh.model.problem import Notices, Problem, Severity
@@ -179,6 +180,8 @@ class WorkerStatus:
     """
     acting: str | None = None
     """The worker whose daemon acts for the swarm; None if it is not known, or the engine is part of no swarm."""
+    logs: CollectedLogs | None = None
+    """How far `vipmesh ship` is; None if nothing answers and no container asks for it, and in events."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,6 +461,7 @@ def worker_status(
         workers=worker_rows(facts.worker, found, observed.admin_addresses),
         notices=status_notices(notices(observed)),
         acting=observed.acting,
+        logs=None if detail is StatusDetail.EVENTS else observed.collected,
     )
 
 

@@ -261,8 +261,9 @@ def _refusal(listen: str, answer: "http.client.HTTPResponse") -> DaemonUnreachab
         Code.CHANNEL_TLS,
         Code.CHANNEL_REFUSED,
         Code.CHANNEL_NO_ANSWER,
+        Code.LOG_SERVICE_UNKNOWN,
     ):
-        return DaemonUnreachableError(code, reason)  # it names the worker that it is about
+        return DaemonUnreachableError(code, reason)  # it names what it is about
     return DaemonUnreachableError(code, f"{listen} refuses the request with status {answer.status}: {reason}")
 
 

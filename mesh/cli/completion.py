@@ -33,6 +33,7 @@ _KINDS = {
     "status": ("services", "endpoints", "workers"),
     "explain": ("services", "endpoints"),
     "events": ("services", "endpoints", "workers"),
+    "logs": ("services",),
     "test": ("services",),
     "drain": ("endpoints",),
     "maintenance": ("endpoints",),

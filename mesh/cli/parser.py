@@ -20,6 +20,8 @@ _MAX_WEIGHT = 65_535
 """The largest weight, as in `mesh.model.validation`, which this module does not import."""
 _LEAST_DAYS, _MOST_DAYS = 31, 3650
 """How long a certificate may be valid: longer than the time before its end from which it is renewed."""
+_MAX_LINES = 10_000
+"""The most lines of an answer."""
 _INSTANCE_DIGITS = 4
 """The most digits of a number of instances."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -247,6 +249,17 @@ def _add_events(verbs: _Verbs) -> None:
     events.set_defaults(of="events")
 
 
+def _add_logs(verbs: _Verbs) -> None:
+    logs = verbs.add_parser("logs", help="show the log lines of all instances of a service, on all workers")
+    logs.add_argument("service", metavar="SERVICE", help="PROJECT/SERVICE, SERVICE or a routing name")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on with new lines until interrupted")
+    logs.add_argument("-n", dest="lines", type=_lines, metavar="LINES", help="the newest lines (default: 100)")
+    logs.add_argument("--since", type=_age, metavar="TIME", help="30m, 2h or 7d ago, or a time as 2026-11-30T14:00")
+    logs.add_argument("--grep", metavar="TEXT", help="only lines that contain this text as it is")
+    _asks(logs, others=True)
+    logs.set_defaults(of="logs")
+
+
 def _add_actions(verbs: _Verbs) -> None:
     for name, does, what in (
         ("drain", "send no new connections to endpoints, and wait until their last ones have ended", "ENDPOINT"),
@@ -353,6 +366,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _lines(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_LINES)) and int(text) <= _MAX_LINES):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {_MAX_LINES}")
+    return int(text)
+
+
 def _weight(text: str) -> int | None:
     """Return a weight; None for `reset`, which is that of the label."""
     if text == "reset":
@@ -416,6 +435,7 @@ _VERBS: Mapping[str, Callable[[_Verbs], None]] = MappingProxyType(
         "explain": _add_explain,
         "workers": _add_workers,
         "events": _add_events,
+        "logs": _add_logs,
         "test": _add_test,
         **dict.fromkeys(("deploy", "undeploy", "ps", "scale", "rebalance", "history"), _add_stacks),
         **dict.fromkeys(("drain", "maintenance", "undrain", "stop", "weight"), _add_actions),

@@ -92,6 +92,16 @@ class Notice(msgspec.Struct, frozen=True):
     owner: str | None = None
 
 
+class LogsRow(msgspec.Struct, frozen=True):
+    """How far the collection of logs is."""
+
+    answers: bool
+    logs: int = 0
+    lag_seconds: float = 0.0
+    lost: int = 0
+    refused: int = 0
+
+
 class StatusDocument(msgspec.Struct, frozen=True, dict=True):
     """The status of a worker."""
 
@@ -110,6 +120,7 @@ class StatusDocument(msgspec.Struct, frozen=True, dict=True):
     workers: tuple[dict[str, str | int | None], ...] = ()
     notices: tuple[Notice, ...] = ()
     acting: str | None = None
+    logs: LogsRow | None = None
 
     @cached_property
     def conditions(self) -> tuple[Notice, ...]:

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple, TypeAlias
 
 from mesh.cli.output import printable
-from mesh.cli.status_document import EndpointRow, Notice, ServiceRow, StatusDocument
+from mesh.cli.status_document import EndpointRow, LogsRow, Notice, ServiceRow, StatusDocument
 
 FEW_ENDPOINTS = 20
 """Up to this many endpoints are listed unasked; of more only those of services in trouble."""
@@ -110,7 +110,20 @@ def _summary(status: StatusDocument) -> Iterator[Line]:
         facts.append(f"{status.acting} acts for the swarm")
     if status.repairs:
         facts.append(f"{_count(status.repairs, 'change')} from outside reverted")
+    if status.logs is not None:
+        facts.append(_logs(status.logs))
     yield (Word("; ".join(facts), "quiet"),)
+
+
+def _logs(logs: LogsRow) -> str:
+    """Return how far the collection of logs is: what was lost and refused only if anything was."""
+    if not logs.answers:
+        return "logs are not collected"
+    parts = [f"{_count(logs.logs, 'log')} collected"]
+    parts += [f"{logs.lag_seconds:.0f} s behind"] if logs.lag_seconds >= 1 else []
+    parts += [f"{logs.lost} times lost"] if logs.lost else []
+    parts += [f"{_count(logs.refused, 'line')} refused"] if logs.refused else []
+    return ", ".join(parts)
 
 
 def _count(number: int, noun: str) -> str:

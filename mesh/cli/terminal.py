@@ -1,12 +1,17 @@
 """What standard output is: a terminal with a width and colours, or something else, which gets plain lines."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mesh.cli.status_view import Line
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _STYLES = {"error": "bold red", "warning": "yellow", "good": "green", "head": "bold", "quiet": "dim"}
+_INSTANCE_STYLES = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +47,29 @@ def output_terminal() -> OutputTerminal:
     # Imported on terminals only: it takes as long as everything else that a status needs.
     from rich.cells import cell_len
     from rich.console import Console
-    from rich.style import Style
 
     console = Console(highlight=False)
+    colours = dict(zip(_STYLES, _rendered(console, list(_STYLES.values())), strict=False))
+    return OutputTerminal(console.width, colours, cell_len)
+
+
+def instance_colours() -> Sequence[tuple[str, str]]:
+    """Return what begins and ends each colour that tells instances apart; empty without colours."""
+    if not sys.stdout.isatty():
+        return ()
+    from rich.console import Console
+
+    return _rendered(Console(highlight=False), _INSTANCE_STYLES)
+
+
+def _rendered(console: "Console", styles: Sequence[str]) -> Sequence[tuple[str, str]]:
+    """Return what begins and ends each style; empty on a console without colours."""
     system = console.color_system
     if system is None or console.no_color:
-        return OutputTerminal(console.width, {}, cell_len)
+        return ()
     from rich.color import ColorSystem
+    from rich.style import Style
 
     kind = ColorSystem[{"256": "EIGHT_BIT"}.get(system, system.upper())]
-    rendered = {name: Style.parse(style).render("\0", color_system=kind) for name, style in _STYLES.items()}
-    colours = {name: (begin, end) for name, text in rendered.items() for begin, _, end in (text.partition("\0"),)}
-    return OutputTerminal(console.width, colours, cell_len)
+    rendered = [Style.parse(style).render("\0", color_system=kind) for style in styles]
+    return [(begin, end) for text in rendered for begin, _, end in (text.partition("\0"),)]

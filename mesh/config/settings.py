@@ -1121,6 +1121,38 @@ class Settings:
             )
         }
     )
+    ship_socket: Path = field(
+        metadata={
+            "ship.socket": Setting(
+                values.parse_path,
+                "/run/vipmesh-ship/ship.sock",
+                '"/run/vipmesh-ship/ship.sock"',
+                "the socket of `vipmesh ship`, where the daemon gets lines for `vipmesh logs`; for its owner alone",
+            )
+        }
+    )
+    ship_socket_group: str | None = field(
+        metadata={
+            "ship.socket_group": Setting(
+                values.parse_text,
+                None,
+                '"vipmesh-ship"',
+                "a group that may use that socket, too, and read the lines of all services: that of the daemon's user",
+                unset="no group",
+            )
+        }
+    )
+    ship_metrics: str | None = field(
+        metadata={
+            "ship.metrics": Setting(
+                values.parse_tcp_address,
+                None,
+                '"127.0.0.1:9781"',
+                "where `vipmesh ship` answers `/metrics` for Prometheus, without a token",
+                unset="on its socket alone",
+            )
+        }
+    )
 
 
 SETTINGS: Mapping[str, Setting] = MappingProxyType(

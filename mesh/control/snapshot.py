@@ -14,6 +14,7 @@ from mesh.control.planner import Plan
 from mesh.control.view import EffectiveView, ViewInputs, effective_view
 from mesh.health.snapshot import HealthSnapshot
 from mesh.health.state_machine import Verdict
+from mesh.model.collected_logs import CollectedLogs
 from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart
 from mesh.model.problem import Problem
@@ -85,6 +86,8 @@ class WorkerSnapshot:
     """The virtual servers without an endpoint whose new connections wait for one."""
     acting: str | None = None
     """The worker whose daemon acts for the swarm; None if that is not known, or there is no swarm."""
+    collected: CollectedLogs | None = None
+    """How far `vipmesh ship` is; None if nothing answers and no container asks for it."""
 
     @property
     def size(self) -> int:

@@ -1,7 +1,7 @@
 """Takes snapshots of a worker: cheap to take, and immutable, so that status and metrics are computed in a thread."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from mesh.cluster.worker_directory import MAX_TOLD
 from mesh.control.arrival import Arrivals
@@ -16,6 +16,7 @@ from mesh.control.view_tracker import ViewTracker
 from mesh.control.weight_requests import WeightRequests
 from mesh.health.monitor import HealthMonitor
 from mesh.model.codes import Code
+from mesh.model.collected_logs import CollectedLogs
 from mesh.model.errors import CodedText
 from mesh.model.part import ProblemPart
 from mesh.model.problem import Problem
@@ -58,6 +59,12 @@ class SnapshotBuilder:
         self._admin_addresses = admin_addresses
         self._peers = peers
         self._digest = TableDigest()
+        self._collected: CollectedLogs | None = None
+
+    def collects(self, collected: CollectedLogs | None, problems: Sequence[Problem]) -> None:
+        """Show these figures of the collection of logs from now on, and what is wrong with it."""
+        self._collected = collected
+        self._conditions.found(ProblemPart.LOGS, problems)
 
     def observe(self) -> WorkerSnapshot:
         """Take a snapshot."""
@@ -86,6 +93,7 @@ class SnapshotBuilder:
             tracker.since,
             runner.held,
             conditions.acting,
+            self._collected,
         )
 
     def _problems(self) -> Mapping[str, tuple[Problem, ...]]:

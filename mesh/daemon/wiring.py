@@ -56,6 +56,7 @@ from mesh.daemon.loss_finder import NFT_TOOLS
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
+from mesh.daemon.ship_monitor import ShipMonitor
 from mesh.daemon.snapshots import SnapshotCollector, admin_listen_config
 from mesh.daemon.usage_reporting import usage_reporters
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
@@ -93,6 +94,9 @@ from mesh.model.past_event import NumberedEvent
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
 from mesh.platform.fleet.swarm import SwarmFleet
+from mesh.platform.logs.reading.engine_reader import EngineLogReader
+from mesh.platform.logs.reading.worker_reader import ShipSocketClient, WorkerLogReader
+from mesh.platform.logs.wanted import WantedLogFinder
 from mesh.platform.stacks.acting_daemon import ActingDaemon
 from mesh.platform.stacks.history_keeper import DeployHistoryKeeper
 from mesh.platform.stacks.operations import StackOperations
@@ -269,6 +273,7 @@ async def run_daemon(
             history=HistoryHandler(lambda: settings.node_name, collector.history),
             stacks=StackOperations(fleet, SnapshotReadiness(loop.snapshots.observe), store),
             shares=ShareActions(store),
+            logs=_log_reader(settings),
         )
         await api.start()
         stack.push_async_callback(api.stop)
@@ -282,6 +287,7 @@ async def run_daemon(
                 tasks.create_task(bulkhead.keep_running("events", collector.feed.run), name="events"),
                 tasks.create_task(bulkhead.keep_running("past events", recorder.run), name="past events"),
                 tasks.create_task(bulkhead.keep_running("history", collector.recorder.run), name="history"),
+                tasks.create_task(bulkhead.keep_running("logs", _ship_monitor(settings, loop).run), name="logs"),
                 *(
                     tasks.create_task(bulkhead.keep_running("acting", acting.run), name="acting")
                     for acting in _acting_daemons(settings, store, loop)
@@ -332,6 +338,25 @@ def _acting_daemons(settings: Settings, store: Store, loop: ControlLoop) -> tupl
     fleet = SwarmFleet(settings.source_docker_socket)
     acting = ActingDaemon(settings.node_name, fleet, store, loop.conditions, lease=settings.store_lease_ttl)
     return (acting,)
+
+
+def _log_reader(settings: Settings) -> WorkerLogReader:
+    """What reads the lines of services on this worker."""
+    engine = None
+    if settings.source_docker_socket is not None:
+        engine = EngineLogReader(settings.source_docker_socket, label_rules(settings), settings.node_name)
+    return WorkerLogReader(settings.node_name, ShipSocketClient(settings.ship_socket), engine)
+
+
+def _ship_monitor(settings: Settings, loop: ControlLoop) -> ShipMonitor:
+    """What asks `vipmesh ship` how it is."""
+    wanted = WantedLogFinder(settings.source_docker_socket, label_rules(settings))
+    return ShipMonitor(ShipSocketClient(settings.ship_socket), wanted.find, loop.snapshots.collects)
+
+
+def label_rules(settings: Settings) -> LabelRules:
+    """Which labels of containers count."""
+    return LabelRules(settings.source_docker_image_labels, tuple(map(label_constraint, settings.source_docker_require)))
 
 
 def _arrival_monitors(
@@ -542,9 +567,7 @@ def _sources(
             alone=settings.store_url.startswith("sqlite:"),
             worker=settings.node_address,
             version=settings.vip_pool.version,
-            labels=LabelRules(
-                settings.source_docker_image_labels, tuple(map(label_constraint, settings.source_docker_require))
-            ),
+            labels=label_rules(settings),
             most_labels=settings.source_docker_labels,
             label_length=settings.source_docker_label_length,
         )

@@ -2014,6 +2014,66 @@ class Code(Enum):
         """,
     )
 
+    LOG_LINES_BY_ENGINE = (
+        "VM973",
+        "Log lines come from the engine, not from the files",
+        """
+        On this worker `vipmesh ship` does not answer on the socket `[ship] socket`, or no label asks it to collect this
+        service. So the daemon asked the engine for the lines. The engine may leave out what it rotates meanwhile, and
+        has no lines of containers that are removed. Run `vipmesh ship`, with the label `log_store_<name>: stdout`.
+        """,
+    )
+    LOG_SERVICE_UNKNOWN = (
+        "VM974",
+        "No service, or several services, have the name whose log lines are asked for",
+        """
+        No worker that answered has a container of this service, running or ended, or the name without its project
+        means services of several projects. Write `PROJECT/SERVICE`; `vipmesh status` lists the services.
+        """,
+    )
+    LOG_LINES_LEFT_OUT = (
+        "VM975",
+        "Log lines are left out of an answer",
+        """
+        An answer has at most 10,000 lines and 4 MiB of text, and little time to look for them. Ask for less: a shorter
+        time with `--since`, fewer lines with `-n`. A search for a rare pattern in a large log is for the store of logs.
+        """,
+    )
+    SHIP_NOT_RUNNING = (
+        "VM976",
+        "Labels ask for logs, and vipmesh ship does not answer",
+        """
+        Containers of this worker have a label `log_store_<name>`, but nothing answers on the socket `[ship] socket`, so
+        their lines are not collected. Start it: `systemctl start vipmesh-ship`. If it runs, give both processes the
+        same `[ship] socket`, and let the daemon's user open it (`[ship] socket_group`).
+        """,
+    )
+    SHIP_BEHIND = (
+        "VM977",
+        "vipmesh ship is behind",
+        """
+        The last delivered line of some container is more than a minute old while newer ones wait, or `vipmesh ship`
+        waits for the store of logs, its disk or the engine. Nothing is lost as long as the engine keeps the files. See
+        the log of `vipmesh ship`.
+        """,
+    )
+    SHIP_LOSES = (
+        "VM978",
+        "vipmesh ship has lost lines, or the store of logs has refused some",
+        """
+        Within the last ten minutes rotation removed lines before they were read (VM952), or the store of logs refused
+        lines for good (VM954). The log of `vipmesh ship` names the containers.
+        """,
+    )
+    SHIP_SOCKET = (
+        "VM979",
+        "vipmesh ship cannot listen on its socket",
+        """
+        The path `[ship] socket`, its group `[ship] socket_group` or the address `[ship] metrics` cannot be used. Lines
+        are collected all the same; `vipmesh logs` gets them from the engine.
+        """,
+    )
+
 
 _SECTIONS = (
     ("VM101", "Labels and compose files"),

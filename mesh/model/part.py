@@ -34,6 +34,8 @@ class ProblemPart(StrEnum):
     """That no daemon acts for the swarm, as far as this worker knows."""
     AUTOSCALING = "autoscaling"
     """Usage of containers that cannot be read or told."""
+    LOGS = "logs"
+    """What is wrong with the collection of logs."""
     INTERNAL = "internal"
     """Errors of vipmesh itself, as long as they last."""
 

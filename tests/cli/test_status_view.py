@@ -268,3 +268,22 @@ def test_words_are_coloured_by_their_style(capsys: pytest.CaptureFixture[str]) -
 def test_a_notice_without_a_code_has_none() -> None:
     assert Notice("problem", "error", None, "x").owner is None
     assert "[None]" not in text(status(failures=["add x: no module"]))
+
+
+@pytest.mark.parametrize(
+    ("logs", "shown"),
+    [
+        ({"answers": False}, "logs are not collected"),
+        ({"answers": True, "logs": 1}, "1 log collected"),
+        (
+            {"answers": True, "logs": 3, "lag_seconds": 61.4, "lost": 2, "refused": 1},
+            "3 logs collected, 61 s behind, 2 times lost, 1 line refused",
+        ),
+    ],
+)
+def test_how_far_the_collection_of_logs_is(logs: dict[str, Any], shown: str) -> None:
+    whole = {"version": "1", "worker": "w1", "data_plane": "fake", "data_plane_reason": "a test"}
+    for document, is_shown in (({**whole, "logs": logs}, True), (whole, False)):
+        found = decode_status(msgspec.json.encode(document).decode())
+        text = "".join(word.text for line in render_status(found, PLAIN) for word in line)
+        assert (f"; {shown}" in text) is is_shown

@@ -1028,6 +1028,72 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "VM953, and the next store has its turn",
         ),
         Bound(
+            "lines of an answer; characters of all of them; of one",
+            "{mesh.platform.logs.reading.query:MAX_LINES}; {mesh.platform.logs.reading.document:MAX_TEXT_CHARACTERS}; "
+            "{mesh.api.service_logs:MAX_LINE}",
+            "fixed: the newest ones; a store of logs has the others",
+            "VM975; a longer line becomes several",
+            also=(
+                "mesh.cli.logs:MAX_LINES",
+                "mesh.cli.parser:_MAX_LINES",
+                "mesh.sources.docker.container_lines:MAX_LINE",
+            ),
+        ),
+        Bound(
+            "instances of a service on one worker whose lines are read; services that a name means which are told",
+            "{mesh.platform.logs.reading.cursors:MAX_INSTANCES}; {mesh.api.service_logs:MAX_SERVICES}",
+            "fixed: the next question has the place of each",
+            "VM975",
+        ),
+        Bound(
+            "characters of a service that is asked for; of a pattern; of a cursor",
+            "{mesh.platform.logs.reading.query:MAX_SERVICE}; {mesh.platform.logs.reading.query:MAX_PATTERN}; "
+            "{mesh.platform.logs.reading.cursors:_MAX_LENGTH}",
+            _L,
+            "status 400",
+            also=("mesh.api.service_logs:MAX_NAME",),
+        ),
+        Bound(
+            "bytes of files read for an answer with lines; for one that follows it; of one log at least",
+            "{mesh.platform.logs.reading.reader:READ_BYTES|B}; {mesh.platform.logs.reading.reader:FOLLOW_BYTES|B}; "
+            "{mesh.platform.logs.reading.file_lines:LEAST_BYTES|B}",
+            "fixed: shipping goes on meanwhile",
+            "VM975",
+        ),
+        Bound(
+            "what the engine sends for an answer with lines; what `vipmesh ship` or another worker does",
+            "{mesh.platform.logs.reading.engine_reader:MAX_BYTES|B}; "
+            "{mesh.platform.logs.reading.worker_reader:MAX_ANSWER_BYTES|B}",
+            "fixed: as much as the lines of an answer can have",
+            "VM975; no answer of it",
+        ),
+        Bound(
+            "questions for lines at one time; streams of lines; time to read what was written",
+            "{mesh.api.http.service_logs:MAX_QUESTIONS}; {mesh.api.http.service_logs:MAX_FOLLOWERS}; "
+            "{mesh.api.http.log_stream:WRITE_TIMEOUT|s}",
+            _L,
+            "status 503; VM655",
+        ),
+        Bound(
+            "connections to the socket of `vipmesh ship`; the body of a request there",
+            "{mesh.platform.logs.ship_server:MAX_CONNECTIONS}; {mesh.platform.logs.ship_server:MAX_BODY_BYTES|B}",
+            _L,
+            "the connection is closed; status 413",
+        ),
+        Bound(
+            "the state of `vipmesh ship`, bytes; services with losses in it; characters of a text; services named",
+            "{mesh.platform.logs.ship_state:MAX_STATE_BYTES}; {mesh.platform.logs.ship_state:_MAX_LOSSES}; "
+            "{mesh.platform.logs.ship_state:_MAX_TEXT}; {mesh.platform.logs.ship_health:MAX_NAMED}",
+            _L,
+            "VM976; the rest is left out",
+        ),
+        Bound(
+            "notes of another worker on its lines; characters of each",
+            "{mesh.api.service_logs:MAX_NOTES}; {mesh.api.service_logs:_MAX_NOTE}",
+            _L,
+            "the rest is left out",
+        ),
+        Bound(
             "characters of the store's reason; the file of a password",
             "{mesh.platform.logs.sinks.bulk:_MAX_REASON}; {mesh.platform.logs.sinks.credentials:_MAX_SECRET|B}",
             _L,
@@ -1058,6 +1124,10 @@ OWN = frozenset(
         "mesh.platform.logs.documents:_ID_DIGITS",
         "mesh.platform.stacks.running:_MOST_REASONS",
         "mesh.cli.event_lines:_MAX_COLUMN",
+        "mesh.api.http.log_stream:WRITE_BYTES",
+        "mesh.cli.log_lines:_MAX_COLUMN",
+        "mesh.cli.logs:ANSWER_TIMEOUT",
+        "mesh.platform.logs.reading.cursors:ID_LENGTH",
         "mesh.cli.events:MAX_WINDOW",
         "mesh.cli.parser:_MAX_WEIGHT",
         "mesh.api.http.broadcaster:MAX_INTERVAL",

@@ -68,6 +68,8 @@ from mesh.model.problem import Severity
 from mesh.model.request import RequestOutcome
 from mesh.model.service import DrainReason, Forwarding, Health, Instance, Scheduler, SchedulerFlag, Transport
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
+from mesh.platform.logs.reading.document import ServiceLogDocument, WorkerLogDocument
+from mesh.platform.logs.ship_state import ShipState
 from mesh.platform.stacks.listing import StackHistoryDocument, StacksDocument
 from mesh.store import StoreSnapshot
 from mesh.store.cached import CachedStore
@@ -405,6 +407,9 @@ def documents() -> Mapping[str, Document]:
         "past events": document(PastEventsDocument),
         "past events of all workers": document(ClusterEventsDocument),
         "address of a worker": described("WorkerAddress"),
+        "lines of a service": document(ServiceLogDocument),
+        "lines of a service on one worker": document(WorkerLogDocument),
+        "state of ship": document(ShipState),
         "history": document(HistoryDocument),
         "stacks": document(StacksDocument),
         "deploys of a stack": document(StackHistoryDocument),

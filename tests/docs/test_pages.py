@@ -65,6 +65,7 @@ COMMANDS = sorted(
 )
 NEEDS = {
     "explain": "x",
+    "logs": "x",
     "drain": "x",
     "undrain": "x",
     "stop": "x",

@@ -11,6 +11,7 @@ import msgspec
 
 from mesh.api.cluster_events import cluster_document, read_answer
 from mesh.api.past_events import PastEventsDocument
+from mesh.api.service_logs import LogFollowing, merged_document, read_log_answer
 from mesh.cluster.records.decode import record_key
 from mesh.cluster.records.encode import build_view, encode_registration
 from mesh.cluster.registration import register_instances
@@ -19,6 +20,8 @@ from mesh.config.settings import SETTINGS, environment_variable, parse_settings
 from mesh.model.errors import SettingsError
 from mesh.model.past_event import MAX_EVENT_TEXT, bounded_text
 from mesh.model.service import Instance
+from mesh.platform.logs.reading.query import LogQuery, parse_log_query
+from mesh.platform.logs.ship_state import read_ship_state
 from mesh.platform.stacks.kept_deploys import decode_deploys, encode_deploys, merge_deploys
 from mesh.platform.stacks.listing import bounded_document
 from mesh.platform.stacks.model import StackSite
@@ -32,6 +35,8 @@ from mesh.sources.compose.model import ComposeFile
 from mesh.sources.compose.parse import read_compose_project
 from mesh.sources.compose.ports import endpoint_port_problems
 from mesh.sources.compose.references import ComposeFiles, ComposeText
+from mesh.sources.docker.container_lines import MAX_LINE as MAX_LOG_LINE
+from mesh.sources.docker.container_lines import parse_container_lines
 from mesh.sources.docker.events import event_meaning
 from mesh.sources.docker.gate import EventLines, convert_containers
 from mesh.sources.docker.inspection import StopConfig, inspection_of
@@ -56,6 +61,7 @@ from tests.fuzz.seeds import (
     ETCD_ANSWERS,
     GOOD_LABELS,
     INSPECTION,
+    LOG_LINES,
     PAST_EVENTS,
     RECORDS,
     SETTINGS_FILES,
@@ -96,6 +102,30 @@ def check_channel(data: bytes) -> None:
         event = kept.event
         check_shown([event.text, event.code, event.reason or "-", *event.names], MAX_EVENT_TEXT)
     msgspec.json.encode(cluster_document(PastEventsDocument("w1", 1.0), answer.events, [answer.asked], 0))
+
+
+def check_log_lines(data: bytes) -> None:
+    """Lines of another worker are within the bounds, about the service and its own; those of an engine are lines."""
+    choices = ByteChoices(data)
+    for line in parse_container_lines(choices.raw()):
+        assert len(line.text) <= MAX_LOG_LINE + len(data)
+    with suppress(ValueError):
+        query = parse_log_query(choices.text(), {"after": choices.text(), "since": choices.text()}, 1.0)
+        assert parse_log_query(query.service, query.parameters(), 1.0).after == query.after
+    with suppress(ValueError):
+        read_ship_state(
+            choices.encoded({"lag_seconds": 1.5, "lost": 1, "waits": [{"part": "a", "text": "b", "code": ""}]})
+        )
+    try:
+        answer = read_log_answer("w2", "web", choices.encoded(LOG_LINES))
+    except ValueError as error:
+        check_shown([bounded_text(str(error))])
+        return
+    document = merged_document("w1", 1.0, 5, [answer])
+    assert len(document.lines) <= 5
+    assert all((line.worker, line.service.rpartition("/")[2]) == ("w2", "web") for line in document.lines)
+    check_shown([each.text for each in answer.asked.notes])
+    LogFollowing(LogQuery("web")).take([answer])
 
 
 def check_labels(data: bytes) -> None:

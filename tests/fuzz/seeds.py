@@ -39,6 +39,25 @@ ENGINE_EVENT: dict[str, Any] = {
 }
 NETWORKS: list[Any] = [{"Name": "bridge", "Driver": "bridge"}]
 
+LOG_LINES: dict[str, Any] = {
+    "worker": "w2",
+    "source": "ship",
+    "services": ["shop/web"],
+    "lines": [
+        {
+            "text": "ready for connections",
+            "container": "web-1",
+            "worker": "w2",
+            "service": "shop/web",
+            "stream": "stderr",
+            "time": "2026-11-30T11:59:16.358097495Z",
+        }
+    ],
+    "cursor": "4f1c00000000.0123456789abcdef.154.1796040000000000001",
+    "more": False,
+    "notes": [{"text": "lines come from the engine", "code": "VM973"}],
+}
+"""An answer of another worker with lines of a service."""
 PAST_EVENTS: dict[str, Any] = {
     "worker": "w2",
     "now": 1_796_040_000.5,

@@ -64,6 +64,9 @@ TARGETS: Sequence[FuzzTarget] = (
     _parser(
         "compose", "compose files", parsers.check_compose, "mesh.sources.compose", "mesh.platform.stacks", timed=False
     ),
+    _parser(
+        "log_lines", "answers of other workers", parsers.check_log_lines, "mesh.api.service_logs", "mesh.platform.logs"
+    ),
     FuzzTarget("compose_source", "compose files", _reading_dense_files, ("mesh.sources.compose",)),
     _parser("engine", "engine events and lists", parsers.check_engine, "mesh.sources.docker"),
     FuzzTarget(

@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import logging
-import os
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -40,6 +39,7 @@ from mesh.api.http.page import add_page, is_page_path
 from mesh.api.http.past_events import PastEventsHandler
 from mesh.api.http.refusals import RefusalLog
 from mesh.api.http.release_shares import ReleaseShareService, ReleaseSharesHandler
+from mesh.api.http.service_logs import ServiceLogsHandler
 from mesh.api.http.stacks import StackRequests, StacksHandler
 from mesh.api.http.status import StatusHandler
 from mesh.api.http.tls import ReloadingTls, check_revoked
@@ -53,7 +53,9 @@ from mesh.control.snapshot import WorkerSnapshot
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.model.part import DaemonPart
+from mesh.platform.logs.reading.worker_reader import ServiceLogSource
 from mesh.util.bulkhead import Bulkhead
+from mesh.util.private_socket import listen_privately
 
 __all__ = ["AdminApi", "AdminApiError", "AdminListenConfig"]
 
@@ -133,6 +135,7 @@ class AdminApi:
         history: HistoryHandler | None = None,
         stacks: StackRequests | None = None,
         shares: ReleaseShareService | None = None,
+        logs: ServiceLogSource | None = None,
     ) -> None:
         """`observe` and `measure` take snapshots, which do not change any more.
 
@@ -140,7 +143,8 @@ class AdminApi:
         Without `feed`, the API makes one, which must be run. Without `explain` or `connectivity`, their paths do not
         exist; without `claims`, `removal` or `shares`, their requests are refused. Without `past`, there are no past
         events, and without `history` no samples of traffic. Without `channel`, there are no other workers. Without
-        `stacks`, only other workers know what runs of them.
+        `stacks`, only other workers know what runs of them. Without `logs`, the path of the lines of services does not
+        exist.
         """
         # 13 parameters: one for each kind of request that needs a part of the daemon.
         self._claims = claims
@@ -159,6 +163,9 @@ class AdminApi:
         self._explain = explain
         self._connectivity = connectivity
         self._past = past if past is not None else PastEventsHandler(lambda: observe().facts.worker)
+        self._logs = None
+        if logs is not None:
+            self._logs = ServiceLogsHandler(self._past.worker, logs, channel, self._owner)
         self._history = history if history is not None else HistoryHandler(lambda: observe().facts.worker)
         self._runner: web.AppRunner | None = None
         self._audit: AuditTrail | None = None
@@ -222,7 +229,9 @@ class AdminApi:
         if server is None:
             raise RuntimeError("the server of the admin API is not set up")
         if listen.startswith("unix://"):
-            self._listeners.append(await _listen_privately(server, Path(listen.removeprefix("unix://"))))
+            path = Path(listen.removeprefix("unix://"))
+            # Its clients may do everything: only its owner and group may open it.
+            self._listeners.append(await listen_privately(lambda: AdminConnection(server), path))
             return
         listener = AdminTcpListener(server, tls, limit)
         listener.start(*parse_socket_address(listen))
@@ -260,6 +269,8 @@ class AdminApi:
         add_page(app)
         if self._explain is not None:
             app.router.add_get("/v1/explain", ClusterExplanation(self._explain, self._channel).get)
+        if self._logs is not None:
+            app.router.add_get("/v1/logs/{service:.+}", self._logs.get)
         self._add_workers(app)
         self._audit = AuditTrail(self._entrance.audit_file)
         actions = ActionsHandler(self._audit, self._refusals)
@@ -295,6 +306,14 @@ class AdminApi:
 
     async def _dismiss(self, _: web.Application) -> None:
         self.feed.close()
+        if self._logs is not None:
+            self._logs.close()
+
+    def _owner(self, asked: str) -> str:
+        """Return the service with a routing name; what was asked if it is none."""
+        view, name = self._observe().view, asked.lower().rstrip(".")
+        services = () if view is None or "." not in name or "/" in name else view.services
+        return next((service.owner for service in services if name in service.names), asked)
 
     async def _moment(self) -> EventInput:
         return EventInput(self._observe(), asyncio.get_running_loop().time())
@@ -410,19 +429,6 @@ def _load_tls(entrance: AdminListenConfig, cert: Path) -> ssl.SSLContext:
             f"{error.strerror or error} in one of {named}; [admin] cert, key and client_ca must be PEM files"
         ) from error
     return tls
-
-
-async def _listen_privately(server: web.Server, path: Path) -> asyncio.AbstractServer:
-    """Listen on a unix socket that only its owner and group may use, from the moment it exists.
-
-    Its clients may do everything. Raises `OSError`.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    previous = os.umask(0o117)
-    try:
-        return await asyncio.get_running_loop().create_unix_server(lambda: AdminConnection(server), path)
-    finally:
-        os.umask(previous)
 
 
 def _is_loopback(listen: str) -> bool:

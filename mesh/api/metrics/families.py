@@ -16,6 +16,7 @@ from mesh.control.stats import LoopStats
 from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.operations import OPERATION_NAMES
 from mesh.health.stats import ProbeStats
+from mesh.model.collected_logs import CollectedLogs
 from mesh.model.part import DaemonPart, FrozenPart, ProblemPart
 from mesh.model.probe import ProbeKind
 from mesh.model.problem import Severity
@@ -188,6 +189,19 @@ def _endpoint_series(
     return found
 
 
+def _collected(value: Callable[[CollectedLogs], float], *, answers: bool = True) -> _Read:
+    """Return a reader of one value of the collection of logs; without samples if nothing is known, or, with `answers`,
+    if it does not answer.
+    """
+
+    def read(scrape: _ScrapeContext) -> Iterator[MetricSample]:
+        found = scrape.measured.observed.collected
+        if found is not None and (found.answers or not answers):
+            yield (), value(found)
+
+    return read
+
+
 def _forwarder(what: str) -> _Read:
     return _one(lambda scrape: scrape.measured.forwarder.get(what, 0))
 
@@ -251,6 +265,36 @@ METRIC_FAMILIES: tuple[tuple[MetricFamily, _Read], ...] = (
             ("part",),
         ),
         _internal_errors,
+    ),
+    (
+        MetricFamily("vipmesh_logs_up", _G, "1 if vipmesh ship answers; 0 if not, while containers ask for it."),
+        _collected(lambda logs: int(logs.answers), answers=False),
+    ),
+    (
+        MetricFamily("vipmesh_logs_lag_seconds", _G, "How far the last delivered line of a container is behind."),
+        _collected(lambda logs: logs.lag_seconds),
+    ),
+    (
+        MetricFamily("vipmesh_logs_unread_bytes", _G, "Bytes of log files that are not delivered."),
+        _collected(lambda logs: logs.unread_bytes),
+    ),
+    (
+        MetricFamily("vipmesh_logs_lines_total", _C, "Log lines that the store of logs has."),
+        _collected(lambda logs: logs.lines),
+    ),
+    (
+        MetricFamily("vipmesh_logs_bytes_total", _C, "Bytes of the documents that the store of logs has."),
+        _collected(lambda logs: logs.bytes),
+    ),
+    (
+        MetricFamily(
+            "vipmesh_logs_lost_total", _C, "Occasions on which rotation removed lines before they were collected."
+        ),
+        _collected(lambda logs: logs.lost),
+    ),
+    (
+        MetricFamily("vipmesh_logs_refused_total", _C, "Log lines that the store of logs refused for good."),
+        _collected(lambda logs: logs.refused),
     ),
     (
         MetricFamily("vipmesh_admin_refused_requests_total", _C, "Requests that the admin API refused.", ("reason",)),

@@ -1,22 +1,21 @@
 """Follows an engine: which containers have logs to collect, as they come and go."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import aiodocker
 
 from mesh.model.codes import Code
-from mesh.model.errors import MeshError
+from mesh.model.errors import CodedText, MeshError
 from mesh.model.part import ProblemPart, ShipPart
 from mesh.model.problem import Problem
 from mesh.platform.logs.targets import LogTarget, log_target, problems_in_order, wanted_logs
 from mesh.sources.docker.client import CLIENT_ERRORS, EventStream, explain_failure, open_client
-from mesh.sources.docker.identity import LabelOrigins, LabelRules
+from mesh.sources.docker.identity import LabelRules
 from mesh.sources.docker.instances import has_mesh_label
 from mesh.sources.docker.label_origins import OriginReader
 from mesh.sources.docker.log_files import ContainerLog, find_log, list_all_containers, open_container_events
-from mesh.sources.docker.messages import ContainerSummary
 from mesh.util.backoff import Backoff
 from mesh.util.conditions import Conditions
 
@@ -39,6 +38,10 @@ class ContainerLogs:
         self._origins = OriginReader()
         self._logs: dict[str, ContainerLog] = {}
         """Where the logs are of containers with labels about logs, by ID. A container keeps its driver and its file."""
+
+    def waits(self) -> Mapping[str, CodedText]:
+        """Return why there is no news of the engine; empty if it answers."""
+        return self._conditions.frozen
 
     async def run(self) -> None:
         """Follow the engine until the task is cancelled; while it is away, the last list stays."""
@@ -69,14 +72,14 @@ class ContainerLogs:
         known = self._logs
         self._logs = {}
         for container in containers:
-            labels, found = wanted_logs(container, self._origins_of(container), self._rules)
+            labels, found = wanted_logs(container, self._origins.of(container), self._rules)
             problems += found
             if labels is None:
                 continue
             log = known.get(container.id) or await find_log(docker, container.id)
             if log is None:
                 continue
-            target = log_target(container, labels, log, self._origins_of(container), self._worker)
+            target = log_target(container, labels, log, self._origins.of(container), self._worker)
             if target is not None:
                 self._logs[container.id] = log
             if isinstance(target, LogTarget):
@@ -85,11 +88,3 @@ class ContainerLogs:
                 problems.append(target)
         self._conditions.found(ProblemPart.LABELS, problems_in_order(problems))
         return targets
-
-    def _origins_of(self, container: ContainerSummary) -> LabelOrigins:
-        tasks = self._origins.tasks
-        return LabelOrigins(
-            self._origins.images.get(container.image_id, {}),
-            asks_manager=tasks is not None,
-            task=None if tasks is None else tasks.get(container.id),
-        )

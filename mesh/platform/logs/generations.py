@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from typing_extensions import override
@@ -93,7 +93,7 @@ def open_regular(path: Path, *, compressed: bool = False) -> LogGeneration:
         raise
 
 
-def open_generations(path: Path) -> Iterator[LogGeneration]:
+def open_generations(path: Path) -> Generator[LogGeneration, None, None]:
     """Open the files of a rotation, the newest first. Those whose first line is not complete are left out.
 
     The order matters: a rotation meanwhile makes files older, so that one is met twice and none is missed. The engine

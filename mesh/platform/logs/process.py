@@ -4,6 +4,8 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from mesh.config.settings import Settings
@@ -13,12 +15,16 @@ from mesh.platform.logs.container_logs import ContainerLogs
 from mesh.platform.logs.counters import LogCounters, render_counters
 from mesh.platform.logs.json_file import LogPosition
 from mesh.platform.logs.positions import DamagedPositionsError, PositionFile
+from mesh.platform.logs.reading.reader import ServiceLogReader
 from mesh.platform.logs.refused_documents import RefusedDocumentFile
+from mesh.platform.logs.ship_server import ShipServer
 from mesh.platform.logs.shipper import LogShipper, ShipperFiles
 from mesh.platform.logs.sinks.configured import ShipSettingsError, open_sink
+from mesh.platform.logs.targets import LogTarget
 from mesh.sources.docker.identity import LabelRules, label_constraint
 from mesh.store.file_lock import acquire_lock
 from mesh.util.bulkhead import Bulkhead, contain_event_loop
+from mesh.util.offload import shorten_thread_switches
 
 log = logging.getLogger("vipmesh")
 bulkhead = Bulkhead(DaemonPart.LOGS)
@@ -29,6 +35,7 @@ METRICS_INTERVAL = 5.0
 
 async def run_ship(settings: Settings) -> None:
     """Collect logs until SIGTERM or SIGINT. Raises `ShipSettingsError`, and `StoreError` if another process does so."""
+    shorten_thread_switches()  # the threads that read for people let those that ship go on
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     contain_event_loop(loop)
@@ -49,8 +56,16 @@ async def run_ship(settings: Settings) -> None:
     shipper = LogShipper(sink, files, positions, counters)
     required = tuple(map(label_constraint, settings.source_docker_require))
     rules = LabelRules(settings.source_docker_image_labels, required)
-    engine = ContainerLogs(url, rules, settings.node_name, shipper.update)
+    reader = ServiceLogReader(settings.node_name)
+
+    def take(targets: Sequence[LogTarget]) -> None:
+        reader.update(targets)
+        shipper.update(targets)
+
+    engine = ContainerLogs(url, rules, settings.node_name, take)
     metrics = MetricsFile(state / "metrics.prom", counters)
+    server = ShipServer(reader, lambda: shipper.state(engine.waits()), lambda: render_counters(counters))
+    await _listen(server, settings)
     log.info("collecting logs of %s", url)
     try:
         async with asyncio.TaskGroup() as group:
@@ -64,9 +79,31 @@ async def run_ship(settings: Settings) -> None:
             for part in parts:
                 part.cancel()
     finally:
+        await server.close()
+        reader.close()
         shipper.close()
         await sink.close()
         os.close(lock)
+
+
+async def _listen(server: ShipServer, settings: Settings) -> None:
+    """Listen on the socket, and for scrapes. Lines are collected also if that fails."""
+    group = settings.ship_socket_group
+    listens: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+        (str(settings.ship_socket), partial(server.listen, settings.ship_socket, group))
+    ]
+    if settings.ship_metrics is not None:
+        listens.append((settings.ship_metrics, partial(server.listen_for_scrapes, settings.ship_metrics)))
+    for where, listen in listens:
+        try:
+            await listen()
+        except OSError as error:
+            log.error(
+                "[ship]: it cannot listen on %s: %s; name a path or an address that it may use",
+                where,
+                error.strerror or error,
+                extra=Code.SHIP_SOCKET.extra,
+            )
 
 
 class MetricsFile:

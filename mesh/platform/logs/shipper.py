@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from mesh.model.codes import Code
-from mesh.model.errors import MeshError
+from mesh.model.errors import CodedText, MeshError
 from mesh.model.part import DaemonPart, ProblemPart, ShipPart
 from mesh.model.problem import Problem, Severity
 from mesh.platform.logs.counters import LogCounters
@@ -22,6 +22,7 @@ from mesh.platform.logs.followed_log import FollowedLog, LogTurn
 from mesh.platform.logs.json_file import LogPosition
 from mesh.platform.logs.positions import PositionFile
 from mesh.platform.logs.refused_documents import RefusedDocumentFile
+from mesh.platform.logs.ship_state import ShipState, ship_state
 from mesh.platform.logs.sinks import LogSink, LogSinkError, RefusedDocument
 from mesh.platform.logs.targets import LogTarget
 from mesh.util.backoff import Backoff
@@ -134,6 +135,10 @@ class LogShipper:
         self._advance(batch, refused)
         await self._until_saved(lambda: self._files.positions.save(self._positions))
         return True
+
+    def state(self, waits: Mapping[str, CodedText]) -> ShipState:
+        """Return the state of the process; `waits` has what its other parts wait for."""
+        return ship_state(len(self._logs), self._counters, {**waits, **self._conditions.frozen})
 
     def close(self) -> None:
         """Close all files. Positions are saved after each batch."""

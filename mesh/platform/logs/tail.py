@@ -75,7 +75,7 @@ class ContainerTail:
                 end = len(data)  # nothing is written to this file any more
             elif not (is_whole or end or lines) and limit >= LONGEST_LINE:
                 end = len(data)  # no line of the driver is so long: in pieces
-            lines += _split(data[:end], generation.fingerprint, offset)
+            lines += split_lines(data[:end], generation.fingerprint, offset)
             left -= len(data)
             if not is_whole:
                 return lines, False
@@ -192,7 +192,8 @@ class ContainerTail:
             return False  # `read` tells why
 
 
-def _split(data: bytes, generation: str, offset: int) -> list[StoredLine]:
+def split_lines(data: bytes, generation: str, offset: int) -> list[StoredLine]:
+    """Return the lines of a part of a file, which begins at `offset`."""
     lines = []
     for line in data.splitlines(keepends=True) if b"\r" not in data else _at_feeds(data):
         start, offset = offset, offset + len(line)

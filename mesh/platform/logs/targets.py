@@ -53,20 +53,25 @@ def log_target(
         )
     if not log.path:
         return None
-    try:
-        owner = identify_container(container.labels or {}, origins).owner
-    except ValueError:
-        owner = None  # the daemon reports it
     release = next((v for k, v in (container.labels or {}).items() if k.endswith(".routing.release")), None)
     origin = LogOrigin(
         container.id,
         name,
-        name if owner is None else "/".join(owner),
+        service_of(container, origins),
         worker,
         log.image,
         None if release is None else release[:_MAX_RELEASE],
     )
     return LogTarget(origin, labels, log.path, runs=container.state in ("running", "paused", "restarting"))
+
+
+def service_of(container: ContainerSummary, origins: LabelOrigins) -> str:
+    """Return the service that a container is of, `project/service`; its own name if it is of none."""
+    try:
+        owner = identify_container(container.labels or {}, origins).owner
+    except ValueError:
+        owner = None  # the daemon reports it
+    return container_name(container) if owner is None else "/".join(owner)
 
 
 def problems_in_order(problems: Sequence[Problem]) -> tuple[Problem, ...]:

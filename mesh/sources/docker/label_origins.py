@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import aiodocker
 
 from mesh.sources.docker.client import list_swarm_tasks, read_image_labels, read_together
-from mesh.sources.docker.identity import has_swarm_label
+from mesh.sources.docker.identity import LabelOrigins, has_swarm_label
 from mesh.sources.docker.messages import ContainerSummary
 
 MAX_CONCURRENT_READS = 16
@@ -42,6 +42,14 @@ class OriginReader:
 
         self.images.update(zip(new, await read_together(map(read, new)), strict=True))
         return await self._update_tasks(docker, [c.id for c in containers if has_swarm_label(c.labels)])
+
+    def of(self, container: ContainerSummary) -> LabelOrigins:
+        """Return where the labels of a container come from, by the last update."""
+        return LabelOrigins(
+            self.images.get(container.image_id, {}),
+            asks_manager=self.tasks is not None,
+            task=None if self.tasks is None else self.tasks.get(container.id),
+        )
 
     async def _update_tasks(self, docker: aiodocker.Docker, containers: Sequence[str]) -> bool:
         # The container of a task is the same for as long as both exist: a task that is gone from the manager's list

@@ -3,6 +3,8 @@
 import json
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import quote
 
 import aiodocker
 import msgspec
@@ -80,3 +82,36 @@ async def find_log(docker: aiodocker.Docker, id: str) -> ContainerLog | None:
 def open_container_events(docker: aiodocker.Docker) -> AbstractAsyncContextManager[EventStream]:
     """Request the events of containers that come and go, from now on."""
     return open_events(docker, filters=_FILTERS)
+
+
+class LoggedLines(NamedTuple):
+    """What the engine has sent of the log of a container."""
+
+    data: bytes
+    """As it is; `parse_container_lines` reads it."""
+    is_whole: bool
+    """Whether that is all; otherwise the newest lines are missing."""
+
+
+async def read_container_lines(
+    docker: aiodocker.Docker, id: str, *, since: int, tail: int | None, most: int
+) -> LoggedLines | None:
+    """Return what a container has written, at most about `most` bytes; None if it is gone or its driver keeps no lines.
+
+    `since` is in nanoseconds since 1970, 0 for all; `tail` is how many of the newest lines. Raises `CLIENT_ERRORS`.
+    """
+    params = {"stdout": "1", "stderr": "1", "timestamps": "1", "tail": "all" if tail is None else str(tail)}
+    if since:
+        params["since"] = f"{since // 1_000_000_000}.{since % 1_000_000_000:09d}"
+    url = f"{docker.docker_host}/{docker.api_version}/containers/{quote(id, safe='')}/logs"
+    received = bytearray()
+    async with docker.session.get(url, params=params) as response:
+        if response.status in (404, 409, 501):
+            return None
+        if response.status != 200:
+            raise aiodocker.DockerError(response.status, "it does not send the log of a container")
+        async for chunk in response.content.iter_any():
+            received += chunk
+            if len(received) > most:
+                return LoggedLines(bytes(received), is_whole=False)
+    return LoggedLines(bytes(received), is_whole=True)

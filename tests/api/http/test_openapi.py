@@ -25,6 +25,7 @@ from mesh.api.traffic_history import HistoryDocument
 from mesh.api.workers import WorkersDocument
 from mesh.model.codes import Code
 from mesh.model.table import RealKey
+from mesh.platform.logs.reading.document import ServiceLogDocument, WorkerLogDocument
 from mesh.platform.stacks.listing import StackHistoryDocument, StacksDocument
 from mesh.testing.channel import FakeDirectory, FakeWorkerChannel
 from tests.api.http.worker import client, serving, socket_of, until
@@ -69,6 +70,8 @@ def test_its_schemas_equal_those_of_the_code() -> None:
             WorkersDocument,
             StacksDocument,
             StackHistoryDocument,
+            WorkerLogDocument,
+            ServiceLogDocument,
         ],
         ref_template="#/components/schemas/{name}",
     )
@@ -119,6 +122,16 @@ ANSWERS = [
     ("get", "/v1/history", None, 200),
     ("get", "/v1/history?of=demo/a", None, 200),
     ("get", "/v1/history?of=", None, 400),
+    ("get", "/v1/logs/shop/web", None, 200),
+    ("get", "/v1/logs/web?lines=1&since=-60&grep=a", None, 200),
+    ("get", "/v1/logs/shop%2Fweb?workers=all", None, 200),
+    ("get", "/v1/logs/web?workers=w1", None, 200),
+    ("get", "/v1/logs/web?workers=w9", None, 404),
+    ("get", "/v1/logs/nothing", None, 200),
+    ("get", "/v1/logs/nothing?workers=w1", None, 404),
+    ("get", "/v1/logs/web?lines=99999", None, 400),
+    ("get", "/v1/logs/web?after=~", None, 400),
+    ("get", "/v1/logs/web?after=&workers=all", None, 400),
     ("get", "/v1/test", None, 200),
     ("get", "/v1/test?of=web.test", None, 200),
     ("get", "/v1/test?of=", None, 400),
@@ -176,6 +189,7 @@ async def test_real_responses_match_the_description(
         assert (answer.status, text) == (status, text)
     described = re.sub("/workers/w[0-9]/", "/workers/{worker}/", path.partition("?")[0])
     described = described.replace("/stacks/shop", "/stacks/{project}")
+    described = re.sub("/logs/.+", "/logs/{service}", described)
     response = DESCRIBED["paths"][described][method]["responses"][str(status)]
     if "$ref" in response:
         response = DESCRIBED["components"]["responses"][response["$ref"].rpartition("/")[2]]

@@ -27,6 +27,7 @@ from mesh.model.table import RealKey
 from mesh.store.event_ring import RingBatch, RingLimits
 from mesh.testing.channel import FakeDirectory, FakeWorkerChannel
 from mesh.testing.event_ring import FakeEventRing
+from mesh.testing.log_lines import FakeServiceLogs
 from mesh.testing.store import MemoryCluster, MemoryStore
 from mesh.testing.worker import FakeWorker, WorkerBed
 from tests.api.http.worker import client, serving, socket_of
@@ -49,6 +50,7 @@ class Cluster:
         self.store = MemoryCluster()
         self.rings = {name: FakeEventRing(RingLimits(100, 1e10)) for name in NAMES}
         self.workers: dict[str, FakeWorker] = {}
+        self.logs = {name: FakeServiceLogs(name) for name in NAMES}
 
     def of(self, name: str) -> Path:
         return self.directory / name
@@ -93,7 +95,8 @@ class Cluster:
             client_ca=certs / "ca.pem",
         )
         past = PastEventsHandler(lambda: name, "mesh.internal", self.rings[name])
-        await stack.enter_async_context(serving(listen, worker.loop.snapshots.observe(), past=past, channel=channel))
+        observed, logs = worker.loop.snapshots.observe(), self.logs[name]
+        await stack.enter_async_context(serving(listen, observed, past=past, channel=channel, logs=logs))
         return worker.run()
 
 
@@ -151,6 +154,37 @@ async def test_the_events_of_all_workers_by_time(cluster: Cluster) -> None:
         code, text = await vipmesh(cluster, "events", "--worker", "w3", "--json")
         document = json.loads(text)
         assert [(each["worker"], each["event"]["text"]) for each in document["events"]] == [("w3", "three")]
+
+
+async def test_the_log_lines_of_all_workers_by_time(cluster: Cluster) -> None:
+    for second, name in enumerate(("w2", "w1", "w3", "w2")):
+        cluster.logs[name].write(f"line {second}", service="shop/web", second=second)
+    cluster.logs["w3"].write("of another", container="db1", service="shop/db")
+    async with cluster.running():
+        code, text = await vipmesh(cluster, "logs", "shop/web", "--json")
+        document = json.loads(text)
+        assert code == 0
+        assert [(line["text"], line["worker"]) for line in document["lines"]] == [
+            ("line 0", "w2"),
+            ("line 1", "w1"),
+            ("line 2", "w3"),
+            ("line 3", "w2"),
+        ]
+        assert [each["worker"] for each in document["workers"]] == list(NAMES)
+        code, text = await vipmesh(cluster, "logs", "web", "--worker", "w3")
+        assert (code, text.splitlines()[0].split()[-2:]) == (0, ["line", "2"])
+        assert not any(b"line 2" in value for value in cluster.store.records.values()), "never in the store"
+
+
+async def test_a_worker_that_may_not_be_asked_for_lines_is_named(cluster: Cluster) -> None:
+    cluster.logs["w1"].write("of w1")
+    cluster.logs["w3"].write("of an impostor", service="shop/web")
+    async with cluster.running(shown={"w3": "w2"}):
+        code, text = await vipmesh(cluster, "logs", "web")
+        assert code == 0
+        assert "of w1" in text
+        assert "impostor" not in text
+        assert "vipmesh: without the lines of web on w3: worker w3: no TLS with its admin API: " in text
 
 
 async def test_a_worker_that_shows_another_name_is_left_out_and_said(cluster: Cluster) -> None:

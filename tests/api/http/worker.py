@@ -24,6 +24,8 @@ from mesh.model.errors import ActionRefusedError
 from mesh.model.problem import Notices
 from mesh.model.request import RequestOutcome, RequestResult
 from mesh.model.service import Transport
+from mesh.platform.logs.reading.worker_reader import ServiceLogSource
+from mesh.testing.log_lines import FakeServiceLogs
 from tests.api.metrics.test_families import OBSERVED
 
 TOKEN = "0123456789abcdef"
@@ -66,6 +68,14 @@ SAMPLE_PLAN = ConnectivityPlan(
 VERBS = dict.fromkeys(("drain", "maintenance", "undrain", "stop", "weight"), drain)
 
 
+def sample_logs() -> FakeServiceLogs:
+    """One instance that has written two lines."""
+    found = FakeServiceLogs("w1")
+    found.write("a line", second=1)
+    found.write("another", second=2)
+    return found
+
+
 def socket_of(directory: Path) -> AdminListenConfig:
     return AdminListenConfig(f"unix://{directory}/admin.sock")
 
@@ -77,6 +87,7 @@ async def serving(
     *,
     past: PastEventsHandler | None = None,
     channel: WorkerChannel | None = None,
+    logs: ServiceLogSource | None = None,
 ) -> AsyncIterator[AdminApi]:
     """The API, over while the block runs."""
 
@@ -91,6 +102,7 @@ async def serving(
         connectivity=SampleConnectivity(),
         past=past,
         channel=channel,
+        logs=sample_logs() if logs is None else logs,
     )
     await api.start()
     async with asyncio.TaskGroup() as tasks:

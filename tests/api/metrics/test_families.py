@@ -18,6 +18,7 @@ from mesh.health.snapshot import HealthSnapshot
 from mesh.health.stats import ProbeStats
 from mesh.model.claims import Claims
 from mesh.model.codes import Code
+from mesh.model.collected_logs import CollectedLogs
 from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart, FrozenPart, ProblemPart
 from mesh.model.probe import ProbeKind
@@ -290,3 +291,26 @@ def test_the_docs_have_each_metric_and_no_other() -> None:
     rows = re.findall(r"^\| `(vipmesh_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
     told = {name: (kind, re.findall(r"`(\w+)`", labels), meaning) for name, kind, labels, meaning in rows}
     assert told == {f.name: (str(f.kind), list(f.labels), f.meaning) for f, _ in METRIC_FAMILIES}
+
+
+def test_the_collection_of_logs_has_samples_only_while_it_is_known() -> None:
+    def samples(collected: CollectedLogs | None) -> dict[str, float]:
+        text = render_metrics(MetricsInput(replace(OBSERVED, collected=collected))).decode()
+        return {
+            sample.name: sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name.startswith("vipmesh_logs_")
+        }
+
+    assert samples(None) == {}
+    assert samples(CollectedLogs(False)) == {"vipmesh_logs_up": 0}
+    assert samples(CollectedLogs(True, 3, 1.5, 10, 100, 5000, 2, 1)) == {
+        "vipmesh_logs_up": 1,
+        "vipmesh_logs_lag_seconds": 1.5,
+        "vipmesh_logs_unread_bytes": 10,
+        "vipmesh_logs_lines_total": 100,
+        "vipmesh_logs_bytes_total": 5000,
+        "vipmesh_logs_lost_total": 2,
+        "vipmesh_logs_refused_total": 1,
+    }

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -34,7 +35,9 @@ from mesh.model.past_event import EventKind, NumberedEvent, PastEvent
 from mesh.model.service import Endpoint, EndpointKey, Health, Instance
 from mesh.model.table import RealKey, TrafficCounters, VirtualKey
 from mesh.model.view import ClusterView
+from mesh.platform.logs.reading.document import ServiceLogLine
 from mesh.testing.channel import FakeDirectory, FakeWorkerChannel
+from mesh.testing.log_lines import FakeServiceLogs
 from tests.api.http.worker import TOKEN, VERBS
 from tests.builders import HTTP_PROBE, service
 from tests.system.e2e.programs import free_port
@@ -119,6 +122,8 @@ class Worker:
     history: TrafficHistory = field(default_factory=TrafficHistory)
     past: list[PastEvent] = field(default_factory=list)
     """The events that it has kept; `keep` adds one."""
+    logs: FakeServiceLogs = field(default_factory=lambda: FakeServiceLogs("w1"))
+    """The lines of services."""
     channel: "Rings | None" = None
     """Other workers; None if it has none that it could ask."""
     stacks: StackRequests | None = None
@@ -148,6 +153,7 @@ class Worker:
             past=PastEventsHandler(lambda: FACTS.worker, "test", self),
             history=HistoryHandler(lambda: FACTS.worker, self.history),
             stacks=self.stacks,
+            logs=self.logs,
         )
         await api.start()
         async with asyncio.TaskGroup() as tasks:
@@ -168,6 +174,11 @@ class Worker:
         self.past.append(event)
         if feed is not None:
             feed.happened([NumberedEvent(len(self.past), event)])
+
+    def write(self, text: str, ago: float, owner: str = "demo/1") -> None:
+        """Let an instance of a service have written a line so many seconds ago."""
+        at = datetime.fromtimestamp(time.time() - ago, UTC).isoformat().replace("+00:00", "Z")
+        self.logs.lines.append(ServiceLogLine(text, "web1", "w1", owner, "stdout", at))
 
     def passed(self, minutes: int, owner: str, busiest: int) -> None:
         """Let a service have had traffic for the last minutes, up to so many connections."""

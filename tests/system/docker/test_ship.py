@@ -29,9 +29,10 @@ class Ship:
 
     def __init__(self, engine: Engine, directory: Path, settings: str) -> None:
         self._file = directory / "vipmesh.toml"
+        self.socket = directory / "run" / "ship.sock"
         self._file.write_text(
             f'[node]\nname = "w1"\n[source.docker]\nsocket = "{engine.url}"\n'
-            f'[ship]\nstate = "{directory}/state"\n{settings}\n'
+            f'[ship]\nstate = "{directory}/state"\nsocket = "{self.socket}"\n{settings}\n'
         )
         self._log = directory / "ship.log"
         self.process: asyncio.subprocess.Process | None = None

@@ -4,6 +4,7 @@ import { LONGEST, reference } from "./address.js";
 import { arrange, element, say } from "./dom.js";
 import { count, octets, place, rate, state } from "./format.js";
 import { item, keyOf } from "./happened.js";
+import { LogLines } from "./lines.js";
 import { Figure } from "./plot.js";
 import { way } from "./way.js";
 
@@ -12,7 +13,7 @@ const NUMBERS = new Set(["Weight", "Connections"]); // titles
 const TITLES = ["Endpoint", "Worker", "Address", "State", "Weight", "Release", "Last probe", "Connections"];
 
 export class Details {
-  /** `page` has `own`, the name of the worker, `now()`, `happened` and `history(owner)`. */
+  /** `page` has `own`, the name of the worker, `now()`, `happened`, `history(owner)` and `lines(owner, most, text)`. */
   constructor(owner, page) {
     [this.owner, this.page] = [owner, page];
     this.figures = {
@@ -25,6 +26,7 @@ export class Details {
     this.path = element("div");
     this.ends = element("div");
     this.past = element("ol", { class: "words" });
+    this.lines = new LogLines(owner, page);
     this.counts = new Map(); // WORKER/ID -> cell
     this.nodes = [
       this.about,
@@ -34,6 +36,7 @@ export class Details {
       element("div", { class: "figures" }, Object.values(this.figures).map((figure) => figure.node)),
       element("h3", {}, "Endpoints"), this.ends,
       element("h3", {}, "Events"), this.past,
+      element("h3", {}, "Log lines"), ...this.lines.nodes,
     ];
     this.load();
   }
@@ -66,6 +69,7 @@ export class Details {
 
   flow(traffic, counted) {
     this.traffic = traffic;
+    this.lines.tick();
     for (const [key, cell] of this.counts) say(cell, count(traffic?.endpoints[key] ?? 0));
     const marks = this.page.happened.marks(this.owner);
     for (const [name, figure] of Object.entries(this.figures)) {

@@ -40,6 +40,10 @@ const page = {
     soon();
   }),
   history: (owner) => ask(`/v1/history?of=${encodeURIComponent(owner.toWellFormed())}`),
+  lines(owner, most, text) {
+    const [path, grep] = [owner, text].map((each) => encodeURIComponent(each.toWellFormed()));
+    return ask(`/v1/logs/${path}?workers=all&lines=${most}&grep=${grep}`);
+  },
 };
 const announcer = new Announcer(at("announcements"));
 const services = new Services(at("service-table"), at("more"), page);

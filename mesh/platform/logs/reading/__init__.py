@@ -1,0 +1,1 @@
+"""Log lines for people: read where the engine writes them, merged by time."""

@@ -267,6 +267,7 @@ class LogFileSet:
                 continue
             if not tail.file.is_compressed and is_prefix(tail.file.read, tail.size, other.file.read):
                 return True
+            other.look(now)
             if other.is_cut():  # this very moment
                 self._orphan(other, now)
         return False

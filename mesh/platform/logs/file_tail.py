@@ -64,18 +64,14 @@ class FileTail:
             self.reached = max(self.reached, state[0])
 
     def is_cut(self) -> bool:
-        """Return whether the bytes before the position are not there any more. Raises `OSError`."""
+        """Return whether the bytes before the position are not there any more, as it was seen last. Raises `OSError`."""
         if self.position is None or self.file.is_compressed:
             return False
-        if self.file.unread(self.position.offset) < 0:
-            return True
-        return self.has_more() and not is_at(self.file.read, self.position)
+        return self.size < self.offset or (self.has_more() and not is_at(self.file.read, self.position))
 
     def has_more(self) -> bool:
-        """Return whether there may be something to read. Raises `OSError`."""
-        if self.file.is_compressed:
-            return not self.is_searched(final=False)
-        return self.file.unread(self.offset) > 0
+        """Return whether there may have been something to read when it was looked at."""
+        return not self.is_searched(final=False) if self.file.is_compressed else self.size > self.offset
 
     def begin_again(self) -> None:
         """The file has other content, of which nothing is read."""
@@ -85,8 +81,8 @@ class FileTail:
         self.reached = self.size
 
     def is_searched(self, *, final: bool) -> bool:
-        """Return whether no event was complete in the state that it has. `final`: also if nothing follows."""
-        return self._searched in ((self.file.state(), True), (self.file.state(), final))
+        """Return whether no event was complete in the state that it had. `final`: also if nothing follows."""
+        return self._searched in ((self._state, True), (self._state, final))
 
     def is_removed(self) -> bool:
         """Return whether it has no name any more, wherever that may be. Raises `OSError`."""

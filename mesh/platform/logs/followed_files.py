@@ -69,6 +69,8 @@ class FollowedFiles:
     def take_turn(self, limit: int, read_at: str) -> LogTurn | None:
         """Read about `limit` bytes and return their documents; None if no event is complete."""
         now = self._clock()
+        for tail in self._files.tails.values():
+            tail.look(now)
         tails = [tail for tail in self._files.tails.values() if self._is_ready(tail, now)]
         if not tails:
             return None
@@ -138,10 +140,10 @@ class FollowedFiles:
 
     def problems(self) -> Iterator[Problem]:
         """Yield what of the labels cannot be collected now."""
-        subject = f"container {escape_unprintable(self.target.origin.container)}"
         scan = self._files.scan
-        if scan is None:
+        if scan is None or not (self._split or scan.unreadable or scan.refused or scan.excess):
             return
+        subject = f"container {escape_unprintable(self.target.origin.container)}"
         for base, reason in scan.unreadable.items():
             remedy = "give vipmesh ship CAP_DAC_READ_SEARCH, and the directory at the same path as the engine has it"
             text = f"the directory {escape_unprintable(base)} of its log files cannot be opened: {reason}"
@@ -170,11 +172,7 @@ class FollowedFiles:
         return 0 if scan is None else len(scan.refused) + scan.excess.total()
 
     def _is_ready(self, tail: FileTail, now: float) -> bool:
-        try:
-            final = self._is_final(tail, now) or self._is_idle(tail, now)
-            return tail.has_more() and not tail.is_searched(final=final)
-        except OSError:
-            return True  # reading it tells why
+        return tail.has_more() and not tail.is_searched(final=self._is_final(tail, now) or self._is_idle(tail, now))
 
     def _is_final(self, tail: FileTail, now: float) -> bool:
         """Return whether a last line without line feed is complete."""

@@ -1,6 +1,5 @@
 """What a container sees as its files, and where the host has them, from the engine's inspection. Pure."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -73,7 +72,7 @@ def _path_of(value: object) -> str:
     if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
         return ""
     try:
-        os.fsencode(value)
+        value.encode("utf-8", "surrogateescape")  # as names of files are encoded
     except UnicodeEncodeError:
         return ""
     return value

@@ -186,7 +186,7 @@ async def test_a_tmpfs_is_named_and_a_link_out_of_a_volume_is_not_followed(engin
         (tmp_path / "secret").write_text("secret\n")
         (bind / "led.log").symlink_to("../secret")
         (bind / "good.log").write_text("good\n")
-        command = ("sleep", "1000")
+        command = ("sh", "-c", "sleep 1000")
         mount = ("-v", f"{bind}:/logs")
         engine.run("leading", *mount, labels={"mesh.log_store_app": "/logs/"}, command=command)
         await until(lambda: messages(tmp_path, "leading-app"), ship)

@@ -109,7 +109,8 @@ def _join(data: bytes, offset: int, rules: EventRules, begins: Callable[[bytes],
         if current is None:
             current = _OpenEvent(line.start, line.end)
         if rules.is_over():
-            is_closed = True
+            # The next turn goes on with this event, unless the pattern is so slow that none would ever end.
+            is_closed = not events
             break
     if is_closed and current is not None:
         events.append(_event(data, offset, current.start, current.end))

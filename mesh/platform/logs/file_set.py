@@ -265,8 +265,8 @@ class LogFileSet:
         for other in tuple(self.tails.values()):
             if other.file.is_compressed or not is_rotated_name(name, other.first_name):
                 continue
-            if not tail.file.is_compressed and is_prefix(tail.file.read, tail.size, other.file.read):
-                return True
+            if not tail.file.is_compressed and (not tail.size or is_prefix(tail.file.read, tail.size, other.file.read)):
+                return True  # an empty one may become a copy, too
             other.look(now)
             if other.is_cut():  # this very moment
                 self._orphan(other, now)

@@ -64,7 +64,7 @@ class FileTail:
             self.reached = max(self.reached, state[0])
 
     def is_cut(self) -> bool:
-        """Return whether the bytes before the position are not there any more, as it was seen last. Raises `OSError`."""
+        """Return whether the bytes before the position are not there any more, as seen last. Raises `OSError`."""
         if self.position is None or self.file.is_compressed:
             return False
         return self.size < self.offset or (self.has_more() and not is_at(self.file.read, self.position))

@@ -32,7 +32,9 @@ LEAST_SHARE = 8 * 1024
 EVENT_PATIENCE = 3.0
 """Seconds without a change of the file after which its last event of several lines is complete."""
 PATTERN_TIME = 0.05
-"""Seconds that the pattern of a container may take in one turn, so that it delays no other one."""
+"""Seconds of CPU time after which a turn has no further file of the container, and a file no further event: its pattern
+must delay no other container.
+"""
 
 
 class FollowedFiles:
@@ -76,21 +78,22 @@ class FollowedFiles:
             return None
         start = self._first % len(tails)
         share = max(LEAST_SHARE, limit // len(tails))
-        until = time.monotonic() + PATTERN_TIME
+        until = time.thread_time() + PATTERN_TIME
         documents: list[LogDocument] = []
         ends: list[FilePosition] = []
         is_forced = self.is_limited = False
         left = limit
         for number, tail in enumerate((*tails[start:], *tails[:start])):
-            if left <= 0 or time.monotonic() > until:
+            if left <= 0 or time.thread_time() > until:
                 self._first = start + number
                 break
-            found = self._read(tail, min(share, left), now, until)
+            found = self._read(tail, min(share, left), now)
             if found is not None:
                 events, end = found
                 left -= end.offset - tail.offset
                 ends.append(end)
-                is_forced |= events.is_forced
+                # A new file is saved before it is delivered, too: its copy is recognised although it was cut meanwhile.
+                is_forced |= events.is_forced or tail.offset == 0
                 documents += self._documents(tail, events, read_at)
         return LogTurn(tuple(documents), tuple(ends), time.time_ns(), is_forced=is_forced) if ends else None
 
@@ -182,8 +185,9 @@ class FollowedFiles:
     def _is_idle(self, tail: FileTail, now: float) -> bool:
         return self._begins is not None and now - tail.changed >= EVENT_PATIENCE
 
-    def _read(self, tail: FileTail, limit: int, now: float, until: float) -> tuple[FileEvents, FilePosition] | None:
-        rules = EventRules(self._begins, lambda: time.monotonic() > until, self._is_idle(tail, now))
+    def _read(self, tail: FileTail, limit: int, now: float) -> tuple[FileEvents, FilePosition] | None:
+        until = time.thread_time() + PATTERN_TIME
+        rules = EventRules(self._begins, lambda: time.thread_time() > until, self._is_idle(tail, now))
         try:
             return tail.read_events(limit, rules, final=self._is_final(tail, now))
         except OSError as error:

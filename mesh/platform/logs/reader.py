@@ -24,7 +24,9 @@ class LogTurn:
     last_time: int | None
     """When the last line was written, in nanoseconds since 1970; None if it is not known."""
     is_forced: bool = False
-    """Whether a document ends where it does only because nothing followed: where is saved before it is delivered."""
+    """Whether where it ends is saved before it is delivered: documents end there only because nothing followed, or they
+    are the first ones of a file.
+    """
 
 
 class LogReader(Protocol):

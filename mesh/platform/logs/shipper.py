@@ -261,8 +261,8 @@ class LogShipper:
         await self._until_saved(lambda: self._files.positions.save(self._positions, files.saved()))
 
     def _prepare(self, batch: LogBatch) -> bool:
-        """Note where documents end that might have gone on, and return whether there are any: a repeat after a crash
-        must have the same documents.
+        """Note what must be saved before the batch is delivered, and return whether there is anything: a repeat after a
+        crash must have the same documents under the same identifiers.
         """
         forced = {id: turn for id, turn in batch.turns.items() if turn.is_forced}
         for id, turn in forced.items():

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -165,6 +166,37 @@ async def test_copytruncate_loses_nothing_and_repeats_nothing(lab: FilesLab, pat
     await lab.ship(COPY_PATIENCE)
     assert sorted(lab.messages(), key=lambda text: int(text[5:])) == numbers(1, 40)
     assert lab.counters.services["a/web"].lost == 0
+
+
+async def test_a_copy_of_what_a_killed_process_had_begun_to_deliver_is_recognised(lab: FilesLab) -> None:
+    one = lab.add("a", "app.log")
+    one.write("app.log", "line 1")
+    lab.now += 1
+    lab.shipper.follow_rotation()
+    with patch.object(lab.shipper, "_advance", side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+        await lab.shipper.ship_once()
+    one.write("app.log", "line 2")
+    shutil.copy(one.directory / "app.log", one.directory / "app.log.1")
+    (one.directory / "app.log").write_text("line 3\n")
+    lab.start()
+    await lab.ship(1)
+    await lab.ship(COPY_PATIENCE)
+    assert sorted(lab.messages()) == numbers(1, 3)
+
+
+async def test_a_copy_that_is_empty_at_first_is_not_read_twice(lab: FilesLab) -> None:
+    one = lab.add("a")
+    for turn in range(3):
+        one.write("app.log", *numbers(turn * 2 + 1, turn * 2 + 2))
+        await lab.ship(1)
+        copy = one.directory / f"app.log.{turn + 1}"
+        copy.touch()
+        await lab.ship()
+        shutil.copy(one.directory / "app.log", copy)
+        await lab.ship()
+        os.truncate(one.directory / "app.log", 0)
+        await lab.ship()
+    assert lab.messages() == numbers(1, 6)
 
 
 async def test_a_file_that_was_cut_and_has_grown_past_the_position_begins_again(lab: FilesLab) -> None:

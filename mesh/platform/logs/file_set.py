@@ -184,12 +184,17 @@ class LogFileSet:
             return False
         if any(each.is_vanished and is_rotated_name(entry.name, each.position.name) for each in self._orphans.values()):
             return True
-        written = (
-            tail.file.state()[1]
-            for tail in self.tails.values()
-            if tail.name != tail.first_name and is_rotated_name(entry.name, tail.first_name)
-        )
-        return entry.modified > max(written, default=entry.modified)
+        for other in () if self.scan is None else self.scan.entries:
+            known = self._positions.find(other.key)
+            if (
+                known is not None
+                and known.container == self.container
+                and other.name != known.name
+                and is_rotated_name(entry.name, known.name)
+                and entry.modified > other.modified
+            ):
+                return True
+        return False
 
     def _is_unread(self, entry: LogFileEntry) -> bool:
         known = self._positions.find(entry.key)

@@ -2073,6 +2073,59 @@ class Code(Enum):
         are collected all the same; `vipmesh logs` gets them from the engine.
         """,
     )
+    LOG_PATH_UNREACHABLE = (
+        "VM960",
+        "Files in a label about logs that the host does not have",
+        """
+        The path of `log_store_<name>` is on a tmpfs, on a volume without a directory on the host, or in the layer of a
+        container whose storage driver does not say where it is: `overlay2` does, containerd's image store does not.
+        Mount a volume at the directory that the message names, and create the container again.
+        """,
+    )
+    LOG_FILE_REFUSED = (
+        "VM961",
+        "Log files that are not read: links, FIFOs, devices",
+        """
+        Only regular files are read, and no link is followed: a container could lead it to files of the host. Name the
+        files by the path that they have themselves. Many images have `/var/log/...` as links to `/dev/stdout`: collect
+        `stdout` then. `vipmesh_ship_refused_files` counts the names.
+        """,
+    )
+    LOG_TOO_MANY_FILES = (
+        "VM962",
+        "More log files than are collected at once",
+        """
+        At most 128 files of a container are open at once, 4096 names of a directory are looked at, and 64 directories
+        are. A file that is read to its end makes room for the next one after 5 seconds without a change. Name fewer
+        files, or remove old ones.
+        """,
+    )
+    LOG_LINES_CUT = (
+        "VM963",
+        "Log lines that are too long",
+        """
+        A line of a file, or an event that `log.multiline` joins, has more than 64 KiB or 500 lines. It becomes several
+        documents, and nothing of it is lost; `vipmesh_ship_split_total` counts them. Let the program write shorter
+        lines, or look whether the pattern fits its lines.
+        """,
+    )
+    LOG_DIRECTORY_UNREADABLE = (
+        "VM964",
+        "A directory with log files cannot be opened",
+        """
+        `vipmesh ship` needs CAP_DAC_READ_SEARCH, Linux 5.6, and the directories of volumes, bind mounts and layers at
+        the same paths as the engine has them. In a container, mount `/var/lib/docker/volumes` and
+        `/var/lib/docker/overlay2` there, read-only, as `deploy/compose.ship.yaml` does.
+        """,
+    )
+    LOG_FILE_DAMAGED = (
+        "VM965",
+        "A log file inside of a container cannot be read",
+        """
+        The file was opened, but reading it fails, as on a damaged disk or a network file system that does not answer.
+        It is given up, and counted as lost; other files go on.
+        """,
+    )
 
 
 _SECTIONS = (

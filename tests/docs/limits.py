@@ -1008,6 +1008,50 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "the rest has its turn in the next one",
         ),
         Bound(
+            "paths of one label; bytes of one; bytes of a name in it",
+            "{mesh.config.labels.log_files:MAX_PATHS}; {mesh.config.labels.log_files:MAX_PATH}; "
+            "{mesh.config.labels.log_files:MAX_NAME}",
+            _L,
+            "VM950",
+        ),
+        Bound(
+            "characters of `log.multiline`; steps of it, as RE2 compiles it",
+            "{mesh.config.labels.log_files:MAX_PATTERN}; {mesh.config.labels.log_files:MAX_INSTRUCTIONS}",
+            _L,
+            "VM950",
+        ),
+        Bound(
+            "bytes of a line of a file or of an event; lines of an event",
+            "{mesh.platform.logs.file_lines:MAX_EVENT}; {mesh.platform.logs.file_lines:MAX_EVENT_LINES}",
+            "fixed: stores refuse longer ones",
+            "it becomes several documents: VM963",
+        ),
+        Bound(
+            "files of a container that are open; names of one directory; directories of a container",
+            "{mesh.platform.logs.file_set:MAX_FILES}; {mesh.platform.logs.file_scan:MAX_ENTRIES}; "
+            "{mesh.platform.logs.file_scan:MAX_DIRECTORIES}",
+            _L,
+            "VM962",
+        ),
+        Bound(
+            "positions of files that are kept",
+            "{mesh.platform.logs.file_positions:MAX_POSITIONS}",
+            _L,
+            "the oldest one that no container has goes",
+        ),
+        Bound(
+            "zeros before a line; bytes of a compressed file before its position",
+            "{mesh.platform.logs.file_tail:MAX_ZEROS|B}; {mesh.platform.logs.file_set:MAX_UNPACKED|B}",
+            _L,
+            "nothing is read behind them; VM952",
+        ),
+        Bound(
+            "until an event without a next one is complete; until a copy of a cut file appears",
+            "{mesh.platform.logs.followed_files:EVENT_PATIENCE|s}; {mesh.platform.logs.file_set:COPY_PATIENCE|s}",
+            _L,
+            "it is delivered, and what follows is another one; VM952",
+        ),
+        Bound(
             "files of one rotation; removed files that are held open for one log",
             "{mesh.platform.logs.generations:MAX_GENERATIONS}; {mesh.platform.logs.tail:MAX_REMOVED}",
             _L,

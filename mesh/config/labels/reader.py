@@ -55,7 +55,7 @@ HEADER_LABEL_PREFIX = "probe.header."
 """The header's name follows. The value may be a password and is shown nowhere."""
 LOG_STORE, LOG_TTL = "log_store_", "log_ttl_"
 """The name of a store of logs follows."""
-LOG_LABELS = ("log.timestamp", "log.rate_limit")
+LOG_LABELS = ("log.timestamp", "log.rate_limit", "log.multiline")
 STACK_LABELS = (
     "scale",
     "global",
@@ -88,7 +88,6 @@ AUTO_SCALING_LABELS = tuple(
 RESERVED_LABELS = ("service", "stack", "digest", "runs.*")
 """Labels that vipmesh writes to what it creates, and no file may."""
 UNSUPPORTED_LABELS = {
-    "log.multiline": "join the lines where they are searched",
     "probe.restart": "restart what stays unhealthy yourself",
 }
 """Labels that are recognised but not handled -> what the user does instead."""

@@ -15,7 +15,13 @@ from mesh.sources.docker.client import CLIENT_ERRORS, EventStream, explain_failu
 from mesh.sources.docker.identity import LabelRules
 from mesh.sources.docker.instances import has_mesh_label
 from mesh.sources.docker.label_origins import OriginReader
-from mesh.sources.docker.log_files import ContainerLog, find_log, list_all_containers, open_container_events
+from mesh.sources.docker.log_files import (
+    READABLE_DRIVER,
+    ContainerLog,
+    find_log,
+    list_all_containers,
+    open_container_events,
+)
 from mesh.util.backoff import Backoff
 from mesh.util.conditions import Conditions
 
@@ -80,11 +86,9 @@ class ContainerLogs:
             if log is None:
                 continue
             target = log_target(container, labels, log, self._origins.of(container), self._worker)
-            if target is not None:
+            if log.path or log.driver != READABLE_DRIVER:
                 self._logs[container.id] = log
-            if isinstance(target, LogTarget):
-                targets.append(target)
-            elif target is not None:
-                problems.append(target)
+            targets.append(target)
+            problems += target.problems
         self._conditions.found(ProblemPart.LABELS, problems_in_order(problems))
         return targets

@@ -38,6 +38,8 @@ class LogCounters:
     unread_bytes: int = 0
     lag_seconds: float = 0.0
     """The age of the last line that was delivered of the container furthest behind; 0 if none is behind."""
+    refused_files: int = 0
+    """Names of log files that are not read now: links, FIFOs, devices, too many."""
     store_failures: int = 0
     """Deliveries that the store did not take."""
     rejected: int = 0
@@ -75,6 +77,7 @@ def _lines(counters: LogCounters) -> Iterator[str]:
     for name, kind, meaning, value in (
         ("vipmesh_ship_unread_bytes", "gauge", "Bytes of files that are not delivered.", counters.unread_bytes),
         ("vipmesh_ship_lag_seconds", "gauge", "How far the last delivered line is behind.", lag),
+        ("vipmesh_ship_refused_files", "gauge", "Log files that are not read now.", counters.refused_files),
         ("vipmesh_ship_store_failures_total", "counter", "Deliveries that were refused.", counters.store_failures),
         ("vipmesh_ship_rejected_total", "counter", "Lines that the store rejected unnamed.", counters.rejected),
     ):

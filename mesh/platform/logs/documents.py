@@ -42,9 +42,13 @@ class LogDocument(NamedTuple):
 
 
 def make_documents(
-    lines: Sequence[LogLine], origin: LogOrigin, labels: LogLabels, read_at: str
+    lines: Sequence[LogLine], origin: LogOrigin, labels: LogLabels, read_at: str, *, file: str | None = None
 ) -> tuple[LogDocument, ...]:
-    """Make the documents of lines. `read_at`, as RFC 3339 has it, is the time of lines that have none of their own."""
+    """Make the documents of lines. `read_at`, as RFC 3339 has it, is the time of lines that have none of their own.
+
+    `file` is the path inside of the container of lines that are of a file: such a line begins with its own time if it
+    has one, which is not put before it again.
+    """
     store = store_name(origin.service, labels.store)
     fixed: dict[str, object] = {
         "service": origin.service,
@@ -53,13 +57,15 @@ def make_documents(
         "image": origin.image,
         "worker": origin.worker,
         **({} if origin.release is None else {"release": origin.release}),
+        **({} if file is None else {"file": file}),
         **({} if labels.ttl_days is None else {"ttl_days": labels.ttl_days}),
     }
     prefix = origin.container_id[:_ID_DIGITS]
     documents = []
     for line in lines:
         time = line.time or read_at
-        text = f"{time} {line.text}" if labels.timestamp else line.text
+        has_own = file is not None and line.time is not None
+        text = f"{time} {line.text}" if labels.timestamp and not has_own else line.text
         body = msgspec.json.encode({"@timestamp": time, "message": text, "stream": line.stream, **fixed})
         documents.append(LogDocument(f"{prefix}-{line.start.generation}-{line.start.offset}", store, body))
     return tuple(documents)

@@ -1,51 +1,48 @@
-"""One log that is collected: its file, its labels, and what is read of it for the next batch."""
+"""The standard output of one container: its file, its labels, and what is read of it for the next batch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from mesh.model.problem import Problem
 from mesh.platform.logs.counters import ServiceLogCounters
-from mesh.platform.logs.documents import LogDocument, make_documents
+from mesh.platform.logs.documents import make_documents
 from mesh.platform.logs.json_file import AssembledLines, LogLine, LogPosition, StoredLine, assemble_lines
 from mesh.platform.logs.line_rate import LineRateLimit
-from mesh.platform.logs.tail import LONGEST_LINE, ContainerTail
+from mesh.platform.logs.reader import LogTurn
+from mesh.platform.logs.tail import LONGEST_LINE, ContainerTail, LostLines
 from mesh.platform.logs.targets import LogTarget
 from mesh.sources.docker.inspection import start_time
-
-
-@dataclass(frozen=True, slots=True)
-class LogTurn:
-    """What one log has for a batch."""
-
-    documents: tuple[LogDocument, ...]
-    end: LogPosition
-    """The position once they are delivered."""
-    last_time: int | None
-    """When the last line was written, in nanoseconds since 1970; None if it is not known."""
 
 
 class FollowedLog:
     """Reads documents from the log of a container."""
 
-    def __init__(self, target: LogTarget, position: LogPosition | None, counters: ServiceLogCounters) -> None:
-        """`position` is that of an earlier process; None: from the beginning."""
+    def __init__(
+        self,
+        target: LogTarget,
+        position: LogPosition | None,
+        counters: ServiceLogCounters,
+        rate: LineRateLimit | None,
+        clock: Callable[[], float],
+    ) -> None:
+        """`position` is that of an earlier process; None: from the beginning. `rate` is that of the container, and
+        `clock` monotonic, in seconds.
+        """
         self.target = target
         self.tail = ContainerTail(Path(target.path), position)
         self.counters = counters
         self.is_removed = False
-        """Whether the engine has no such container any more."""
         self.last_time: int | None = None
-        """When the last line was written that the store has, in nanoseconds since 1970."""
         self.is_limited = False
-        """Whether lines of the last turn were dropped because of `log.rate_limit`."""
-        limit = target.labels.rate_limit
-        self._rate = None if limit is None else LineRateLimit(limit)
+        self.rate = rate
+        self._clock = clock
 
-    def take_turn(self, limit: int, read_at: str, clock: Callable[[], float]) -> LogTurn | None:
-        """Read about `limit` bytes and return their documents; None if no line is complete. Raises `OSError`.
+    def follow(self) -> None:
+        """Open the files that a rotation has made. Raises `OSError`."""
+        self.tail.follow()
 
-        `read_at` is the time of lines without one; `clock` is monotonic, in seconds.
-        """
+    def take_turn(self, limit: int, read_at: str) -> LogTurn | None:
+        """Read about `limit` bytes and return their documents; None if no line is complete. Raises `OSError`."""
         if not self.tail.has_more():
             return None
         found = self._assemble(limit, final=self.is_removed or not self.target.runs)
@@ -54,14 +51,58 @@ class FollowedLog:
         self.counters.split += found.split
         self.counters.unreadable += found.unreadable
         lines: Sequence[LogLine] = found.lines
-        if self._rate is not None:
-            admitted = self._rate.admit(len(lines), clock())
+        if self.rate is not None:
+            admitted = self.rate.admit(len(lines), self._clock())
             self.counters.limited += len(lines) - admitted
             self.is_limited = admitted < len(lines)
             lines = lines[:admitted]
         documents = make_documents(lines, self.target.origin, self.target.labels, read_at)
         last = found.lines[-1].time if found.lines else None
         return LogTurn(documents, found.end, start_time(last))
+
+    def prepare(self, turn: LogTurn) -> None:
+        """Do nothing: no turn is forced."""
+
+    def advance(self, turn: LogTurn) -> None:
+        """The store has the documents of a turn."""
+        if isinstance(turn.end, LogPosition):
+            self.tail.advance(turn.end)
+
+    def saved(self) -> LogPosition | None:
+        """Return the position."""
+        return self.tail.position
+
+    def skip(self) -> None:
+        """Give up the oldest file, and count it as lost."""
+        self.tail.skip()
+
+    def take_lost(self) -> LostLines:
+        """Return what was lost since the last call."""
+        return self.tail.take_lost()
+
+    def has_more(self) -> bool:
+        """Return whether there may be something to read."""
+        return self.tail.has_more()
+
+    def unread(self) -> int:
+        """Return how many bytes follow the position, of compressed files none."""
+        return self.tail.unread()
+
+    def is_finished(self) -> bool:
+        """Return whether the container is removed and has no log any more."""
+        return self.is_removed and self.tail.is_gone() and not self.tail.has_more()
+
+    def refused_count(self) -> int:
+        """Return 0: what cannot be opened is a problem of its own."""
+        return 0
+
+    def problems(self) -> tuple[Problem, ...]:
+        """Return nothing, for the same reason."""
+        return ()
+
+    def close(self) -> None:
+        """Close all files."""
+        self.tail.close()
 
     def _assemble(self, limit: int, *, final: bool) -> AssembledLines | None:
         """Read more and more until a line is complete, and at the end take it as it is."""

@@ -27,7 +27,8 @@ class LogGeneration:
 
     def __init__(self, descriptor: int, *, compressed: bool) -> None:
         """Takes the descriptor over."""
-        self._descriptor = descriptor
+        self.descriptor = descriptor
+        """It stays that of this object."""
         self.is_compressed = compressed
         self._packed = os.fdopen(os.dup(descriptor), "rb") if compressed else None
         self._stream = None if self._packed is None else gzip.GzipFile(fileobj=self._packed)
@@ -53,7 +54,7 @@ class LogGeneration:
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes; fewer at the end of the file alone. Raises `OSError`, also for damaged data."""
         if self._stream is None:
-            return os.pread(self._descriptor, size, offset)
+            return os.pread(self.descriptor, size, offset)
         try:
             if self._stream.tell() != offset:
                 self._stream.seek(offset)
@@ -65,11 +66,18 @@ class LogGeneration:
         """Return how many bytes follow `offset`; 0 for a compressed file, whose length is not known. Negative if the
         file was cut.
         """
-        return 0 if self.is_compressed else os.fstat(self._descriptor).st_size - offset
+        return 0 if self.is_compressed else os.fstat(self.descriptor).st_size - offset
+
+    def state(self) -> tuple[int, int]:
+        """Return its size, compressed as it is, and when it was changed, in nanoseconds: what changes when it is
+        written.
+        """
+        status = os.fstat(self.descriptor)
+        return status.st_size, status.st_mtime_ns
 
     def is_removed(self) -> bool:
         """Return whether the file has no name any more."""
-        return os.fstat(self._descriptor).st_nlink == 0
+        return os.fstat(self.descriptor).st_nlink == 0
 
     def close(self) -> None:
         """Close the file."""
@@ -77,7 +85,7 @@ class LogGeneration:
             self._stream.close()
         if self._packed is not None:
             self._packed.close()  # `GzipFile` leaves it open
-        os.close(self._descriptor)
+        os.close(self.descriptor)
 
 
 def open_regular(path: Path, *, compressed: bool = False) -> LogGeneration:

@@ -4,11 +4,12 @@ A crash leaves the old file or the new one.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
+from mesh.platform.logs.file_positions import FilePosition
 from mesh.platform.logs.json_file import LogPosition
 from mesh.store.private_file import create_private
 from mesh.util.regular_file import read_regular_file
@@ -31,6 +32,8 @@ class SavedPositions(msgspec.Struct, frozen=True):
     version: int
     positions: Mapping[str, SavedPosition]
     """By the ID of the container."""
+    files: tuple[FilePosition, ...] = ()
+    """Those of files inside of containers. Older versions neither read nor keep them."""
 
 
 class DamagedPositionsError(Exception):
@@ -42,9 +45,11 @@ class PositionFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.files: tuple[FilePosition, ...] = ()
+        """The positions of files inside of containers, once the file is loaded."""
 
     def load(self) -> dict[str, LogPosition]:
-        """Return the positions by container ID, none if there is no file.
+        """Return the positions by container ID, none if there is no file. `files` has those of files then.
 
         Raises `DamagedPositionsError` once the file is renamed to `*.damaged`, and `OSError`.
         """
@@ -54,16 +59,18 @@ class PositionFile:
             return {}
         try:
             saved = msgspec.json.decode(data, type=SavedPositions)
-            if saved.version != _VERSION or any(each.offset < 0 for each in saved.positions.values()):
+            offsets = [each.offset for each in saved.positions.values()] + [each.offset for each in saved.files]
+            if saved.version != _VERSION or min(offsets, default=0) < 0:
                 raise ValueError("its version or an offset is unknown")
         except (ValueError, RecursionError) as error:
             self._path.replace(self._path.with_name(f"{self._path.name}.damaged"))
             raise DamagedPositionsError(str(error)) from error
+        self.files = saved.files
         return {id: LogPosition(each.generation, each.offset) for id, each in saved.positions.items()}
 
-    def save(self, positions: Mapping[str, LogPosition]) -> None:
+    def save(self, positions: Mapping[str, LogPosition], files: Sequence[FilePosition] = ()) -> None:
         """Replace the file; when it returns, the new one is on the disk. Raises `OSError`: then the old one stays."""
-        saved = SavedPositions(_VERSION, {id: SavedPosition(*each) for id, each in positions.items()})
+        saved = SavedPositions(_VERSION, {id: SavedPosition(*each) for id, each in positions.items()}, tuple(files))
         beside = self._path.with_name(f"{self._path.name}.new")
         descriptor = create_private(beside)
         with os.fdopen(descriptor, "wb") as file:

@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from mesh.config.settings import Settings
+from mesh.host.rlimits import raise_file_limit
 from mesh.model.codes import Code
 from mesh.model.part import DaemonPart
 from mesh.platform.logs.container_logs import ContainerLogs
 from mesh.platform.logs.counters import LogCounters, render_counters
+from mesh.platform.logs.file_positions import LogFilePositions
 from mesh.platform.logs.json_file import LogPosition
 from mesh.platform.logs.positions import DamagedPositionsError, PositionFile
 from mesh.platform.logs.reading.reader import ServiceLogReader
@@ -49,10 +51,12 @@ async def run_ship(settings: Settings) -> None:
         lock = acquire_lock(state / "positions.json", "stop it, or set another [ship] state")
         counters = LogCounters()
         sink = open_sink(settings, counters)
-        positions = _load_positions(PositionFile(state / "positions.json"))
+        saved = PositionFile(state / "positions.json")
+        positions = _load_positions(saved)
     except OSError as error:  # an `ssl.SSLError` of a file of authorities, too
         raise ShipSettingsError(f"[ship]: {error}; name a file or directory that can be used") from error
-    files = ShipperFiles(PositionFile(state / "positions.json"), RefusedDocumentFile(state / "refused.jsonl"))
+    raise_file_limit()
+    files = ShipperFiles(saved, RefusedDocumentFile(state / "refused.jsonl"), LogFilePositions(saved.files))
     shipper = LogShipper(sink, files, positions, counters)
     required = tuple(map(label_constraint, settings.source_docker_require))
     rules = LabelRules(settings.source_docker_image_labels, required)

@@ -18,9 +18,13 @@ from mesh.model.part import DaemonPart, ProblemPart, ShipPart
 from mesh.model.problem import Problem, Severity
 from mesh.platform.logs.counters import LogCounters
 from mesh.platform.logs.documents import LogDocument
-from mesh.platform.logs.followed_log import FollowedLog, LogTurn
+from mesh.platform.logs.file_positions import LogFilePositions
+from mesh.platform.logs.followed_files import FollowedFiles
+from mesh.platform.logs.followed_log import FollowedLog
 from mesh.platform.logs.json_file import LogPosition
+from mesh.platform.logs.line_rate import LineRateLimit
 from mesh.platform.logs.positions import PositionFile
+from mesh.platform.logs.reader import LogReader, LogTurn
 from mesh.platform.logs.refused_documents import RefusedDocumentFile
 from mesh.platform.logs.ship_state import ShipState, ship_state
 from mesh.platform.logs.sinks import LogSink, LogSinkError, RefusedDocument
@@ -50,7 +54,7 @@ class LogBatch:
 
     documents: list[LogDocument] = field(default_factory=list)
     turns: dict[str, LogTurn] = field(default_factory=dict)
-    """What each log has in it, by the ID of the container."""
+    """What each reader has in it, by its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class ShipperFiles:
 
     positions: PositionFile
     refused: RefusedDocumentFile
+    file_positions: LogFilePositions = field(default_factory=LogFilePositions)
+    """The positions of files of an earlier process, which the readers change."""
 
 
 class LogShipper:
@@ -78,7 +84,8 @@ class LogShipper:
         self._positions = dict(positions)
         self._counters = counters
         self._clock = clock
-        self._logs: dict[str, FollowedLog] = {}
+        self._logs: dict[str, LogReader] = {}
+        """By the ID of the container for its standard output, and with `/files` behind it for its files."""
         self._first = 0
         """Which log has the first turn of the next batch."""
         self._conditions = Conditions()
@@ -89,15 +96,12 @@ class LogShipper:
         """Collect these logs. A log that is not among them any more is read to its end first."""
         wanted = {each.origin.container_id: each for each in targets}
         for id, target in wanted.items():
-            known = self._logs.get(id)
-            if known is None:
-                counters = self._counters.of(target.origin.service)
-                self._logs[id] = FollowedLog(target, self._positions.get(id), counters)
-            else:
-                known.target = target
-                known.is_removed = False
+            with bulkhead.contain(f"log of {target.origin.container}"):
+                self._add(id, target)
         for id, known in self._logs.items():
-            known.is_removed = id not in wanted
+            target_now = wanted.get(id.partition("/")[0])
+            known.is_removed = target_now is None
+            known.target = target_now or known.target
         self._positions = {id: each for id, each in self._positions.items() if id in self._logs}
         self.follow_rotation()
 
@@ -128,12 +132,17 @@ class LogShipper:
         """Deliver one batch, however long that takes. Return whether there was anything to deliver."""
         batch = self._collect()
         if not batch.turns:
+            if self._files.file_positions.is_changed:
+                await self._save()
             self._close_finished()
             return False
+        if self._prepare(batch):
+            await self._save()
         refused = await self._deliver(batch.documents)
         await self._until_saved(lambda: self._files.refused.append(refused))
         self._advance(batch, refused)
-        await self._until_saved(lambda: self._files.positions.save(self._positions))
+        await self._save()
+        self._close_finished()
         return True
 
     def state(self, waits: Mapping[str, CodedText]) -> ShipState:
@@ -143,13 +152,28 @@ class LogShipper:
     def close(self) -> None:
         """Close all files. Positions are saved after each batch."""
         for each in self._logs.values():
-            each.tail.close()
+            each.close()
         self._logs.clear()
 
-    def _follow(self, id: str, each: FollowedLog) -> None:
+    def _add(self, id: str, target: LogTarget) -> None:
+        """Begin to read what is not read yet of a container."""
+        files = f"{id}/files"
+        is_new = bool(target.path) and id not in self._logs, bool(target.sources) and files not in self._logs
+        if not any(is_new):
+            return
+        counters = self._counters.of(target.origin.service)
+        limit = target.labels.rate_limit
+        other = self._logs.get(files) or self._logs.get(id)
+        rate = None if limit is None else other.rate if other is not None else LineRateLimit(limit)
+        if is_new[0]:
+            self._logs[id] = FollowedLog(target, self._positions.get(id), counters, rate, self._clock)
+        if is_new[1]:
+            self._logs[files] = FollowedFiles(target, self._files.file_positions, counters, rate, self._clock)
+
+    def _follow(self, id: str, each: LogReader) -> None:
         origin = each.target.origin
         try:
-            each.tail.follow()
+            each.follow()
             self._unreadable.pop(id, None)
         except OSError as error:
             self._unreadable[id] = Problem(
@@ -162,16 +186,20 @@ class LogShipper:
         self._report_lost(each)
 
     @staticmethod
-    def _report_lost(each: FollowedLog) -> None:
-        lost = each.tail.take_lost()
+    def _report_lost(each: LogReader) -> None:
+        lost = each.take_lost()
         if lost.occasions:
             each.counters.lost += lost.occasions
             each.counters.lost_bytes += lost.known_bytes
+            is_file = isinstance(each, FollowedFiles)
             log.error(
-                "LOST: container %s: rotation removed lines before they were read, %s; let the engine keep more, "
-                "see max-size and max-file",
+                "LOST: container %s: %s removed lines before they were read, %s; %s",
                 each.target.origin.container,
+                "rotation of its files" if is_file else "rotation",
                 f"{lost.known_bytes} bytes" if lost.known_bytes else "how many is not known",
+                "keep more files, by renaming them"
+                if is_file
+                else "let the engine keep more, see max-size and max-file",
                 extra=Code.COLLECTED_LINES_LOST.extra,
             )
 
@@ -180,7 +208,7 @@ class LogShipper:
         size = 0
         logs = list(self._logs.items())
         start = self._first % len(logs) if logs else 0
-        active = sum(each.tail.has_more() for _, each in logs)
+        active = sum(each.has_more() for _, each in logs)
         limit = max(LEAST_TURN, min(LARGEST_TURN, MAX_BATCH // 2 // max(1, active)))
         read_at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         for number, (id, each) in enumerate((*logs[start:], *logs[:start])):
@@ -196,9 +224,9 @@ class LogShipper:
         self._report()
         return batch
 
-    def _turn(self, each: FollowedLog, limit: int, read_at: str) -> LogTurn | None:
+    def _turn(self, each: LogReader, limit: int, read_at: str) -> LogTurn | None:
         try:
-            return each.take_turn(limit, read_at, self._clock)
+            return each.take_turn(limit, read_at)
         except OSError as error:
             log.error(
                 "container %s: a file of its log cannot be read: %s; it is left out",
@@ -206,7 +234,7 @@ class LogShipper:
                 error,
                 extra=Code.LOG_FILE_UNREADABLE.extra,
             )
-            each.tail.skip()
+            each.skip()
             self._report_lost(each)
             return None
 
@@ -238,12 +266,27 @@ class LogShipper:
                 return
             await asyncio.sleep(backoff.next_pause())
 
+    async def _save(self) -> None:
+        files = self._files.file_positions
+        files.is_changed = False
+        await self._until_saved(lambda: self._files.positions.save(self._positions, files.saved()))
+
+    def _prepare(self, batch: LogBatch) -> bool:
+        """Note what must be saved before the batch is delivered, and return whether there is anything: a repeat after a
+        crash must have the same documents under the same identifiers.
+        """
+        forced = {id: turn for id, turn in batch.turns.items() if turn.is_forced}
+        for id, turn in forced.items():
+            self._logs[id].prepare(turn)
+        return bool(forced)
+
     def _advance(self, batch: LogBatch, refused: Sequence[RefusedDocument]) -> None:
         not_stored = {each.document.id for each in refused}
         for id, turn in batch.turns.items():
             each = self._logs[id]
-            each.tail.advance(turn.end)
-            self._positions[id] = each.tail.position or turn.end
+            each.advance(turn)
+            if (position := each.saved()) is not None:
+                self._positions[id] = position
             each.last_time = turn.last_time or each.last_time
             stored = [document for document in turn.documents if document.id not in not_stored]
             each.counters.lines += len(stored)
@@ -270,18 +313,20 @@ class LogShipper:
             for each in self._logs.values()
             if each.is_limited
         ]
-        self._conditions.found(ProblemPart.SOURCE, [*self._unreadable.values(), *limited])
+        others = [problem for each in self._logs.values() for problem in each.problems()]
+        self._conditions.found(ProblemPart.SOURCE, [*self._unreadable.values(), *limited, *others])
 
     def _close_finished(self) -> None:
         """Forget logs of removed containers that have been read to their end."""
-        finished = [id for id, each in self._logs.items() if each.is_removed and each.tail.is_gone()]
+        finished = [id for id, each in self._logs.items() if each.is_finished()]
         for id in finished:
-            self._logs.pop(id).tail.close()
+            self._logs.pop(id).close()
             self._unreadable.pop(id, None)
             self._positions.pop(id, None)
 
     def _measure(self) -> None:
         now = time.time()
-        behind = [each for each in self._logs.values() if each.tail.has_more() and each.last_time is not None]
-        self._counters.unread_bytes = sum(each.tail.unread() for each in self._logs.values())
+        behind = [each for each in self._logs.values() if each.has_more() and each.last_time is not None]
+        self._counters.refused_files = sum(each.refused_count() for each in self._logs.values())
+        self._counters.unread_bytes = sum(each.unread() for each in self._logs.values())
         self._counters.lag_seconds = max((now - (each.last_time or 0) / 1e9 for each in behind), default=0.0)

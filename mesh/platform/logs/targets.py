@@ -8,6 +8,7 @@ from mesh.config.labels.values import escape_unprintable
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
 from mesh.platform.logs.documents import LogOrigin
+from mesh.platform.logs.locate import LogFileSource, locate_sources
 from mesh.sources.docker.identity import LabelOrigins, LabelRules, counting_labels, identify_container
 from mesh.sources.docker.instances import MAX_LABEL_LENGTH, MAX_LABELS, container_name
 from mesh.sources.docker.log_files import READABLE_DRIVER, ContainerLog
@@ -23,9 +24,13 @@ class LogTarget:
     origin: LogOrigin
     labels: LogLabels
     path: str
-    """The file that the engine writes to."""
+    """The file that the engine writes to; empty if standard output is not collected, or not there yet."""
     runs: bool
     """Whether the container runs; if it does not, a last line without line feed is complete."""
+    sources: tuple[LogFileSource, ...] = ()
+    """Where its files are on the host."""
+    problems: tuple[Problem, ...] = ()
+    """What of its labels cannot be collected."""
 
 
 def wanted_logs(
@@ -40,19 +45,24 @@ def wanted_logs(
 
 def log_target(
     container: ContainerSummary, labels: LogLabels, log: ContainerLog, origins: LabelOrigins, worker: str
-) -> LogTarget | Problem | None:
-    """Return the target; the problem if the log cannot be read; None if it is not there yet."""
+) -> LogTarget:
+    """Return the target, with the problems of what cannot be read of it."""
     name = container_name(container)
-    if log.driver != READABLE_DRIVER:
-        return Problem(
-            Code.LOG_DRIVER,
-            Severity.ERROR,
-            f"container {escape_unprintable(name)}",
-            f"it logs by the driver {escape_unprintable(log.driver or 'of another engine')}, whose files are not read",
-            "set logging: {driver: json-file} and create it again",
+    subject = f"container {escape_unprintable(name)}"
+    problems: list[Problem] = []
+    path = log.path if labels.store else ""
+    if labels.store and log.driver != READABLE_DRIVER:
+        path = ""
+        driver = escape_unprintable(log.driver or "of another engine")
+        reason = f"it logs by the driver {driver}, whose files are not read"
+        remedy = "set logging: {driver: json-file} and create it again"
+        problems.append(Problem(Code.LOG_DRIVER, Severity.ERROR, subject, reason, remedy))
+    sources, unreachable = locate_sources(labels.paths, log.filesystem)
+    for each in unreachable:
+        text = f"the files {escape_unprintable(each.path)} cannot be read: {escape_unprintable(each.reason)}"
+        problems.append(
+            Problem(Code.LOG_PATH_UNREACHABLE, Severity.ERROR, subject, text, escape_unprintable(each.remedy))
         )
-    if not log.path:
-        return None
     release = next((v for k, v in (container.labels or {}).items() if k.endswith(".routing.release")), None)
     origin = LogOrigin(
         container.id,
@@ -62,7 +72,8 @@ def log_target(
         log.image,
         None if release is None else release[:_MAX_RELEASE],
     )
-    return LogTarget(origin, labels, log.path, runs=container.state in ("running", "paused", "restarting"))
+    runs = container.state in ("running", "paused", "restarting")
+    return LogTarget(origin, labels, path, runs, sources, tuple(problems))
 
 
 def service_of(container: ContainerSummary, origins: LabelOrigins) -> str:

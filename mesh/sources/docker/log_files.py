@@ -1,6 +1,7 @@
-"""Asks an engine where it writes the logs of its containers."""
+"""Asks an engine where it has the logs and the files of its containers."""
 
 import json
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,6 +11,12 @@ import aiodocker
 import msgspec
 
 from mesh.sources.docker.client import EventStream, open_events, translate_surprises
+from mesh.sources.docker.container_files import (
+    ContainerFilesystem,
+    MountDetails,
+    StorageDriverDetails,
+    container_filesystem,
+)
 from mesh.sources.docker.gate import convert_containers
 from mesh.sources.docker.messages import ContainerSummary, DockerMessage
 
@@ -24,9 +31,11 @@ class LogDriverConfig(DockerMessage, frozen=True):
 
 
 class LogHostConfig(DockerMessage, frozen=True):
-    """Settings from the creation of a container, as far as they are about its log."""
+    """Settings from the creation of a container, as far as they are about its logs."""
 
     log_config: LogDriverConfig = LogDriverConfig()
+    tmpfs: Mapping[str, str] | None = None
+    """Options by destination, of `--tmpfs`: they are not among the mounts."""
 
 
 class LoggedContainerConfig(DockerMessage, frozen=True):
@@ -42,6 +51,8 @@ class LoggedContainer(DockerMessage, frozen=True):
     log_path: str = ""
     host_config: LogHostConfig = LogHostConfig()
     config: LoggedContainerConfig = LoggedContainerConfig()
+    mounts: list[MountDetails] | None = None
+    graph_driver: StorageDriverDetails | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,7 @@ class ContainerLog:
     """Empty for other drivers than `json-file`, and before the first start of the container."""
     image: str
     """As the container was created with: `registry/web:1`."""
+    filesystem: ContainerFilesystem
 
 
 async def list_all_containers(docker: aiodocker.Docker) -> list[ContainerSummary]:
@@ -76,7 +88,8 @@ async def find_log(docker: aiodocker.Docker, id: str) -> ContainerLog | None:
             raise
         return None
     path = told.log_path if told.log_path.startswith("/") and "\0" not in told.log_path else ""
-    return ContainerLog(told.host_config.log_config.type, path, told.config.image)
+    files = container_filesystem(told.mounts, told.host_config.tmpfs, told.graph_driver)
+    return ContainerLog(told.host_config.log_config.type, path, told.config.image, files)
 
 
 def open_container_events(docker: aiodocker.Docker) -> AbstractAsyncContextManager[EventStream]:

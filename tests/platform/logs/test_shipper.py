@@ -1,7 +1,7 @@
 """Reading in turns, delivering, saving positions: over failures, restarts and full disks."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unittest.mock import patch
 
@@ -11,6 +11,7 @@ from typing_extensions import override
 from mesh.config.labels.logs import LogLabels
 from mesh.platform.logs.counters import LogCounters, render_counters
 from mesh.platform.logs.documents import LogOrigin
+from mesh.platform.logs.file_positions import FilePosition
 from mesh.platform.logs.json_file import LogPosition
 from mesh.platform.logs.positions import DamagedPositionsError, PositionFile
 from mesh.platform.logs.refused_documents import RefusedDocumentFile
@@ -27,11 +28,11 @@ class FailingPositionFile(PositionFile):
         self.failures = 0
 
     @override
-    def save(self, positions: Mapping[str, LogPosition]) -> None:
+    def save(self, positions: Mapping[str, LogPosition], files: Sequence[FilePosition] = ()) -> None:
         if self.failures:
             self.failures -= 1
             raise OSError(28, "No space left on device")
-        super().save(positions)
+        super().save(positions, files)
 
 
 class Lab:

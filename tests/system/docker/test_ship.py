@@ -112,6 +112,91 @@ async def test_no_line_is_lost_and_none_is_twice_over_rotation_and_two_kills(eng
     assert Path(engine.docker("inspect", "-f", "{{.LogPath}}", "one") + ".1").exists(), "it was rotated"
 
 
+JAVA = r"^\d{4}-\d{2}-\d{2} "
+
+
+def rotating(file: str, lines: int, each: int, *, copies: bool) -> tuple[str, ...]:
+    """A container's command: numbered lines into a file, which is rotated after `each` of them, and then it waits."""
+    rotate = f"cat {file} > {file}.$n; : > {file}" if copies else f"mv {file} {file}.$n"
+    loop = (
+        f"i=0; n=0; while test $i -lt {lines}; do i=$((i+1)); echo line $i >> {file}; "
+        f"if test $((i % {each})) = 0; then n=$((n+1)); {rotate}; fi; sleep 0.02; done"
+    )
+    return "sh", "-c", f"{loop}; sleep 1000"
+
+
+def throwing(file: str, events: int) -> tuple[str, ...]:
+    """A container's command: events of three lines, as Java has them."""
+    event = "echo 2026-12-01 event $i; echo java.lang.Exception; echo '\tat x'; sleep 0.02; i=$((i+1))"
+    return "sh", "-c", f"i=1; while test $i -le {events}; do {event}; done >> {file}; sleep 1000"
+
+
+@pytest.mark.timeout(240)
+async def test_files_are_collected_through_rotation_and_two_kills(engine: Engine, tmp_path: Path) -> None:
+    """Standard output, a directory in the layer, a file in a volume that is copied and cut, and events of Java."""
+    async with shipping(engine, tmp_path, f'directory = "{tmp_path}/out"') as ship:
+        labels = {"mesh.log_store_app": "stdout"}
+        engine.run("plain", *ROTATION, labels=labels, command=printing(400, 0.02))
+        labels = {"mesh.log_store_app": "/tmp/"}
+        engine.run("layer", labels=labels, command=rotating("/tmp/app.log", 400, 37, copies=False))
+        labels = {"aliyun.log_store_app": "/var/log/app/app.log"}
+        volume = ("-v", "logs:/var/log/app")
+        engine.run("volume", *volume, labels=labels, command=rotating("/var/log/app/app.log", 400, 37, copies=True))
+        labels = {"mesh.log_store_app": "/tmp/*.log", "mesh.log.multiline": JAVA}
+        engine.run("java", labels=labels, command=throwing("/tmp/java.log", 200))
+        for count in (50, 150):
+            await until(partial(has_lines, tmp_path, "layer-app", count), ship)
+            await ship.kill()
+            await ship.start()
+        expected = {"plain": 400, "layer": 400, "volume": 400, "java": 200}
+        for name, count in expected.items():
+            await until(partial(has_lines, tmp_path, f"{name}-app", count), ship)
+        await ship.kill(signal.SIGTERM)
+    assert engine.docker("exec", "layer", "test", "-e", "/tmp/app.log.10") == "", "it was rotated"
+    lines = sorted(f"line {number + 1}" for number in range(400))
+    for name in ("plain", "layer", "volume"):
+        assert sorted(each["message"] for each in messages(tmp_path, f"{name}-app")) == lines, name
+    assert [each["message"] for each in messages(tmp_path, "java-app")] == [
+        f"2026-12-01 event {number + 1}\njava.lang.Exception\n\tat x" for number in range(200)
+    ]
+    assert "LOST" not in ship.log
+
+
+async def test_the_last_lines_of_a_file_in_the_layer_of_a_removed_container_are_read(
+    engine: Engine, tmp_path: Path
+) -> None:
+    async with shipping(engine, tmp_path, f'directory = "{tmp_path}/out"') as ship:
+        command = ("sh", "-c", "echo first > /tmp/x.log; sleep 1000")
+        engine.run("gone", labels={"mesh.log_store_app": "/tmp/x.log"}, command=command)
+        await until(lambda: messages(tmp_path, "gone-app"), ship)
+        assert ship.process is not None
+        ship.process.send_signal(signal.SIGSTOP)
+        engine.docker("exec", "gone", "sh", "-c", "echo last >> /tmp/x.log")
+        engine.docker("rm", "-f", "gone")
+        ship.process.send_signal(signal.SIGCONT)
+        await until(lambda: len(messages(tmp_path, "gone-app")) == 2, ship)
+    assert [each["message"] for each in messages(tmp_path, "gone-app")] == ["first", "last"]
+
+
+async def test_a_tmpfs_is_named_and_a_link_out_of_a_volume_is_not_followed(engine: Engine, tmp_path: Path) -> None:
+    async with shipping(engine, tmp_path, f'directory = "{tmp_path}/out"') as ship:
+        command = ("sh", "-c", "echo x > /run/x.log; sleep 1000")
+        engine.run("memory", "--tmpfs", "/run", labels={"mesh.log_store_app": "/run/*.log"}, command=command)
+        bind = tmp_path / "bound"
+        bind.mkdir()
+        (tmp_path / "secret").write_text("secret\n")
+        (bind / "led.log").symlink_to("../secret")
+        (bind / "good.log").write_text("good\n")
+        command = ("sh", "-c", "sleep 1000")
+        mount = ("-v", f"{bind}:/logs")
+        engine.run("leading", *mount, labels={"mesh.log_store_app": "/logs/"}, command=command)
+        await until(lambda: messages(tmp_path, "leading-app"), ship)
+        await until(lambda: "VM960" in ship.log and "VM961" in ship.log, ship)
+    assert [each["message"] for each in messages(tmp_path, "leading-app")] == ["good"]
+    assert "/run is a tmpfs, which only the container has; mount a volume at /run" in ship.log
+    assert "/logs/led.log: it is a link" in ship.log
+
+
 async def test_the_last_lines_of_a_removed_container_are_read(engine: Engine, tmp_path: Path) -> None:
     async with shipping(engine, tmp_path, f'directory = "{tmp_path}/out"') as ship:
         command = ("sh", "-c", "echo first; sleep 1000")

@@ -15,13 +15,13 @@ from mesh.cli.stack_documents import (
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText, MeshError, SettingsError
 from mesh.platform.fleet.protocol import Fleet
-from mesh.platform.stacks.differ import outside_changes
 from mesh.platform.stacks.readiness import StackReadiness
 from mesh.platform.stacks.records import DeployRecord, history_of
 from mesh.platform.stacks.running import (
     EndpointAnswer,
     RunningRelease,
     is_routed,
+    outside_changes,
     pending_reasons,
     projects_of,
     read_running,

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mesh.cli.client import AdminClient
 from mesh.cli.output import report_failure
@@ -17,10 +17,13 @@ from mesh.cli.status_document import decode_status
 from mesh.config.settings import Settings
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText, MeshError
-from mesh.platform.fleet.errors import FleetUnavailableError
+from mesh.platform.fleet.errors import FleetNoQuorumError, FleetUnavailableError
 from mesh.platform.fleet.protocol import Fleet, FleetState
-from mesh.platform.stacks.applier import DeployAuthor, StackApplier
+from mesh.platform.fleet.refusals import first_sentence, has_no_leader
 from mesh.platform.stacks.running import EndpointAnswer
+
+if TYPE_CHECKING:
+    from mesh.platform.stacks.applier import StackApplier
 
 DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 """The engine that is asked if `[source.docker] socket` is not set."""
@@ -85,6 +88,8 @@ async def require_manager(fleet: Fleet) -> FleetState:
     state = await fleet.state()
     if not state.is_active:
         raise no_swarm(state)
+    if not state.can_act and has_no_leader(state.reason):
+        raise FleetNoQuorumError(first_sentence(state.reason))
     if not state.can_act:
         raise FleetUnavailableError(f"the engine cannot be asked for services: {state.reason}; ask a manager")
     return state
@@ -105,8 +110,11 @@ def no_swarm(state: FleetState) -> MeshError:
     )
 
 
-def stack_applier(fleet: Fleet, options: argparse.Namespace) -> StackApplier:
+def stack_applier(fleet: Fleet, options: argparse.Namespace) -> "StackApplier":
     """Return what does the steps, and prints each unless JSON is asked for."""
+
+    # What only lists does no steps: these imports take as long as all others of it.
+    from mesh.platform.stacks.applier import DeployAuthor, StackApplier
 
     def tell(line: str) -> None:
         from mesh.cli.output import printable

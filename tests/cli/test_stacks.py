@@ -241,3 +241,13 @@ async def test_a_refused_service_is_left_alone_and_the_others_are_deployed(
 def test_what_is_no_scaling_is_wrong_usage(scaling: str) -> None:
     with pytest.raises(SystemExit):
         build_parser().parse_args(["scale", scaling])
+
+
+async def test_a_swarm_without_a_leader_is_said_to_have_none(fleet: FakeFleet) -> None:
+    fleet.faults.no_quorum = True
+    for verb in (["ps"], ["scale", "server=2"]):
+        options = build_parser().parse_args(verb)
+        work = ps.list_instances(options, fleet, ServingReadiness(options)) if verb == ["ps"] else None
+        with pytest.raises(MeshError, match="start managers") as error:
+            await (work or scale.scale_service(options, fleet))
+        assert error.value.code is Code.FLEET_NO_QUORUM

@@ -11,7 +11,7 @@ from enum import StrEnum
 from mesh.platform.fleet.protocol import FleetContainer, FleetSpec
 from mesh.platform.stacks.model import Desired, DesiredService
 from mesh.platform.stacks.rollout import RemoveStep, current_release, instances_text
-from mesh.platform.stacks.running import RunningRelease, RunningStack
+from mesh.platform.stacks.running import RunningRelease, RunningStack, outside_changes
 
 _BOOKKEEPING = frozenset({"name", "labels", "instances", "container"})
 """Fields of a specification that make no other container, and the container itself."""
@@ -116,15 +116,6 @@ def spec_differences(before: FleetSpec, after: FleetSpec) -> tuple[str, ...]:
             was, is_now = getattr(before, field.name), getattr(after, field.name)
             if was != is_now:
                 found.append(_difference(field.name, was, is_now))
-    return tuple(found)
-
-
-def outside_changes(release: RunningRelease) -> tuple[str, ...]:
-    """Return what was changed of an engine service by somebody who keeps no labels of vipmesh."""
-    found = []
-    if release.digest != release.actual_digest:
-        found.append(f"release {release.release} is not what was deployed as it any more")
-    found.extend(f"field {name}" for name in release.engine.unknown)
     return tuple(found)
 
 

@@ -173,6 +173,15 @@ def pending_reasons(release: RunningRelease) -> tuple[str, ...]:
     return tuple(found)[:_MOST_REASONS]
 
 
+def outside_changes(release: RunningRelease) -> tuple[str, ...]:
+    """Return what was changed of an engine service by somebody who keeps no labels of vipmesh."""
+    found = []
+    if release.digest != release.actual_digest:
+        found.append(f"release {release.release} is not what was deployed as it any more")
+    found.extend(f"field {name}" for name in release.engine.unknown)
+    return tuple(found)
+
+
 def _is_completed(task: FleetTask, spec: FleetSpec) -> bool:
     return spec.restart.condition != "any" and task.state == "complete" and task.exit_code in (0, None)
 

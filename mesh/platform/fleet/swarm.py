@@ -54,7 +54,7 @@ REQUEST_TIMEOUT = 10.0
 """Seconds that the engine has to answer."""
 REGISTRY_TIMEOUT = 30.0
 """Seconds that the engine and a registry have to answer."""
-_PING_TIMEOUT = 3.0
+_PLAIN_ANSWER = 3.0
 """Seconds that the engine has for an answer that needs no swarm."""
 HEARTBEAT = 2.0
 """Seconds between two heartbeats of a worker of a swarm that `initialize` makes."""
@@ -260,7 +260,7 @@ class SwarmFleet(Fleet):
         if path.partition("/")[0] not in _OF_SWARM:
             return FleetUnavailableError(f"the engine: {reason}")
         try:
-            async with asyncio.timeout(_PING_TIMEOUT), open_client(self._url, _PING_TIMEOUT) as docker:
+            async with asyncio.timeout(_PLAIN_ANSWER), open_client(self._url, _PLAIN_ANSWER) as docker:
                 with translate_surprises():
                     await _send(docker, "GET", "containers/json", {"limit": "1"}, None)
         except CLIENT_ERRORS:

@@ -14,8 +14,8 @@ MAX_CONCURRENT_READS = 16
 CONFIRMATION = 10.0
 """Seconds after the first look at a container within which its manager has to learn of it."""
 
-SWARM_ANSWER = 3.0
-"""Seconds that the engine has for the tasks of its swarm: less than for its containers."""
+SWARM_ANSWER = 2.0
+"""Seconds that the engine has for what it asks its swarm for, tasks and networks: less than for its containers."""
 
 
 class OriginReader:

@@ -105,6 +105,8 @@ class FakeEngine:
         """The response to a question that tests seldom look at; None for another one."""
         match path:
             case "/networks":
+                if self.is_leaderless:
+                    await asyncio.Event().wait()
                 return self._json([{"Name": "bridge", "Driver": "bridge"}])
             case "/info":
                 if self.is_leaderless:

@@ -281,6 +281,25 @@ async def test_without_a_leader_of_the_swarm_containers_come_and_go_and_only_new
             await OriginReader().update(docker, [known])
 
 
+async def test_without_a_leader_of_the_swarm_a_list_does_not_wait_for_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.sources.docker.source.SWARM_ANSWER", 0.3)
+    engine = FakeEngine()
+    async with (
+        engine.listening(tmp_path / "socket") as url,
+        asyncio.timeout(40),
+        aclosing(DockerSource(url, RULES).watch()) as lists,
+    ):
+        instances, _ = await anext(lists)
+        assert [instance.drain for instance in instances] == [None]
+        engine.is_leaderless = True
+        engine.labels = {"other": "1"}
+        engine.tell("start")
+        instances, _ = await anext(lists)
+        assert instances == (), "the container has no label any more"
+
+
 async def test_a_task_that_its_manager_learns_of_late_becomes_an_instance(tmp_path: Path) -> None:
     engine = FakeEngine()
     engine.labels, engine.tasks = {**WEB_LABELS, **SWARM}, []

@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -72,7 +73,7 @@ class FleetWorker:
             "VIPMESH_NODE_ADDRESS": self.address,
             "VIPMESH_VIP_POOL": "10.113.0.0/16",
             "VIPMESH_DATAPLANE_DRIVER": "nftables",
-            "VIPMESH_DATAPLANE_DRAIN_TIMEOUT": "5",
+            "VIPMESH_DATAPLANE_DRAIN_TIMEOUT": "15",
             "VIPMESH_DNS_LISTEN": "127.0.0.1:5353",
             "VIPMESH_DNS_UPSTREAM": "127.0.0.1:5354",
             "VIPMESH_STORE_URL": f"etcd://{ETCD}:2379/vipmesh",
@@ -261,6 +262,13 @@ class FleetLab:
 
     # ---------------------------------------------------------------------------------------------- states
 
+    def client_socket(self) -> socket.socket:
+        """Return a socket that does not block, on a host that is no worker."""
+        with self._etcd.entered():
+            sock = socket.socket()
+        sock.setblocking(False)
+        return sock
+
     async def nodes(self, number: int) -> dict[str, str]:
         """Return the status of each node with its role in the swarm, as one engine sees it: `Ready Leader`."""
         shown = "{{.Hostname}} {{.Status}} {{.ManagerStatus}}"
@@ -292,9 +300,16 @@ def _is_whole(nodes: Mapping[str, str]) -> bool:
 
 
 def failed_after(outcome: Outcome, *cuts: float) -> Sequence[str]:
-    """Return the failures of requests, without those that were in flight at a cut: these nobody can save."""
+    """Return the failures of requests, without those that were in flight at a cut: these nobody can save.
+
+    Each begins with the seconds from the first cut to the beginning of its request.
+    """
     began = {failure: float(failure.split()[0]) for failure in outcome.failures}
-    return [failure for failure, moment in began.items() if not any(cut - _IN_FLIGHT < moment < cut for cut in cuts)]
+    return [
+        f"{moment - cuts[0]:+.1f} s: {failure}"
+        for failure, moment in began.items()
+        if not any(cut - _IN_FLIGHT < moment < cut for cut in cuts)
+    ]
 
 
 @contextmanager

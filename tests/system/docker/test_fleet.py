@@ -88,7 +88,7 @@ async def test_instances_of_a_lost_worker_start_elsewhere_and_end_there_when_it_
         await lab.whole()
         await eventually(lambda: lab.containers(lost), lambda now: not now, PATIENCE)
         await serving(deployed, lambda now: len(now) == 4 and f"w{lost}" not in now)
-    assert failed_after(outcome, cut) == [], f"cut at {cut}, healed at {healed}"
+    assert failed_after(outcome, cut) == [], f"healed after {healed - cut:.1f} s"
     assert outcome.done["short"] > 100
     assert (await deployed.service("server"))["workers"] == moved["workers"], "nothing is moved back"
     told = await deployed.vipmesh("events", NAME, "--since", "1h")
@@ -117,7 +117,8 @@ async def test_a_deploy_that_fails_or_is_interrupted_leaves_the_old_release_serv
         (drifted,) = (await deployed.document("ps"))["services"]
         assert drifted["outside"]
         assert "changed outside vipmesh" in await lab.workers[3].vipmesh("ps")
-    assert [failure for failure in outcome.failures if "short" in failure] == []
+    assert outcome.failures == []
+    assert outcome.done["long"] > 5
 
 
 async def interrupted_deploy(worker: FleetWorker, file: str) -> None:
@@ -154,5 +155,5 @@ async def test_a_lost_leader_is_replaced_and_without_a_quorum_routing_goes_on(
         assert "[VM925]" in told
         assert "more than half of them reach each other" in told
         assert set(await stays.serving(NAME)) == {stays.name}, "routing goes on"
-    assert failed_after(outcome, first_cut, second_cut) == []
+    assert failed_after(outcome, first_cut, second_cut) == [], f"second cut after {second_cut - first_cut:.1f} s"
     assert outcome.done["short"] > 100

@@ -280,6 +280,10 @@ class FleetLab:
         """Return the containers that run on one host, as its engine has them."""
         return (await self.workers[number].engine.adocker("ps", "-q")).split()
 
+    async def all_containers(self) -> list[str]:
+        """Return the containers that run on all hosts."""
+        return [container for number in NUMBERS for container in await self.containers(number)]
+
     async def leader(self, number: int) -> int:
         """Return the number of the leader, as one engine sees it; 0 if there is none."""
         return next((int(name[-1]) for name, state in (await self.nodes(number)).items() if "Leader" in state), 0)

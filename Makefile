@@ -42,7 +42,7 @@ format: $(VENV)/.lint
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.test
-	@for bench in dns userspace nftables firewall metrics channel events start status connectivity deploy engine_restart autoscaling cluster failover probes hostile logs page; do PYTHONPATH=. $(BIN)/python bench/$$bench.py $(BENCHFLAGS) || exit $$?; done
+	@for bench in dns userspace nftables firewall metrics channel events start status connectivity deploy engine_restart stacks autoscaling cluster failover probes hostile logs page; do PYTHONPATH=. $(BIN)/python bench/$$bench.py $(BENCHFLAGS) || exit $$?; done
 	@PYTHONPATH=. $(BIN)/python bench/simulation.py --quick
 	@IPVS_KERNEL_SECONDS=3600 tests/on-ipvs-kernel $(BIN)/python bench/ipvs.py $(BENCHFLAGS)
 

@@ -36,19 +36,19 @@ TROUBLED = 20
 """Services of which one endpoint fails: their endpoints are listed."""
 
 
-def observed() -> WorkerSnapshot:
-    """A worker on which all endpoints run."""
+def observed(of_services: int = SERVICES, of_endpoints: int = ENDPOINTS) -> WorkerSnapshot:
+    """A worker on which all endpoints run: so many services, with so many endpoints each."""
     probe = Probe(ProbeKind.HTTP, 80)
     services = tuple(
         Service(f"demo/{n}", n, (Route(n, 80, Transport.TCP, 80),), probe=probe)
-        for n in (f"service-{n:04}.mesh.internal" for n in range(SERVICES))
+        for n in (f"service-{n:04}.mesh.internal" for n in range(of_services))
     )
     endpoints = tuple(
         Endpoint(f"{s.owner}-{n}", s.owner, "w1", f"10.{number >> 6}.{number & 63}.{n + 1}")
         for number, s in enumerate(services)
-        for n in range(ENDPOINTS)
+        for n in range(of_endpoints)
     )
-    failing = {e.key for e in endpoints[: TROUBLED * ENDPOINTS : ENDPOINTS]}
+    failing = {e.key for e in endpoints[: TROUBLED * of_endpoints : of_endpoints]}
     health = {e.key: Health.UNHEALTHY if e.key in failing else Health.HEALTHY for e in endpoints}
     histories = {}
     for endpoint in endpoints:
@@ -72,9 +72,9 @@ def observed() -> WorkerSnapshot:
 
 
 @contextmanager
-def api(directory: Path) -> Iterator[str]:
+def api(directory: Path, services: int = SERVICES, endpoints: int = ENDPOINTS) -> Iterator[str]:
     """The admin API in a thread of its own; its address."""
-    seen, ready, over = observed(), threading.Event(), asyncio.Event()
+    seen, ready, over = observed(services, endpoints), threading.Event(), asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def serve() -> None:

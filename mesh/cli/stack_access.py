@@ -17,14 +17,15 @@ from mesh.cli.status_document import decode_status
 from mesh.config.settings import Settings
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText, MeshError
-from mesh.platform.fleet.errors import FleetUnavailableError
+from mesh.platform.fleet.errors import FleetNoQuorumError, FleetUnavailableError
 from mesh.platform.fleet.protocol import Fleet, FleetState
-from mesh.platform.stacks.applier import DeployAuthor, StackApplier
+from mesh.platform.fleet.refusals import first_sentence, has_no_leader
 from mesh.platform.stacks.errors import StackRequestError
 from mesh.platform.stacks.running import EndpointAnswer
 
 if TYPE_CHECKING:
     from mesh.cli.remote_stacks import RemoteStacks
+    from mesh.platform.stacks.applier import StackApplier
 
 DEFAULT_ENGINE = "unix:///var/run/docker.sock"
 """The engine that is asked if `[source.docker] socket` is not set."""
@@ -88,6 +89,8 @@ async def require_manager(fleet: Fleet) -> FleetState:
     state = await fleet.state()
     if not state.is_active:
         raise no_swarm(state)
+    if not state.can_act and has_no_leader(state.reason):
+        raise FleetNoQuorumError(first_sentence(state.reason))
     if not state.can_act:
         raise FleetUnavailableError(f"the engine cannot be asked for services: {state.reason}; ask a manager")
     return state
@@ -107,7 +110,8 @@ async def elsewhere(options: argparse.Namespace, refused: MeshError, ask: Callab
     except DaemonUnreachableError as error:
         raise refused from error
     except StackRequestError as error:
-        if refused.code is Code.STACK_NO_SWARM and error.code is Code.STACK_NO_MANAGER:
+        # Without a leader, this engine knows more of why than those that are no manager.
+        if error.code is Code.STACK_NO_MANAGER and refused.code in (Code.STACK_NO_SWARM, Code.FLEET_NO_QUORUM):
             raise refused from error
         raise
 
@@ -138,8 +142,11 @@ def told_lines(options: argparse.Namespace) -> Callable[[str], None]:
     return (lambda _: None) if options.json else tell
 
 
-def stack_applier(fleet: Fleet, options: argparse.Namespace) -> StackApplier:
+def stack_applier(fleet: Fleet, options: argparse.Namespace) -> "StackApplier":
     """Return what does the steps, and prints each unless JSON is asked for."""
+    # What only lists does no steps: these imports take as long as all others of it.
+    from mesh.platform.stacks.applier import DeployAuthor, StackApplier
+
     wait = DEFAULT_WAIT if options.wait is None else options.wait
     began = time.time()  # what one command deploys is one deploy
     author = DeployAuthor(_author(), lambda: began)

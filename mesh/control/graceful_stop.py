@@ -29,6 +29,10 @@ KILL_MARGIN = 2.0
 """Seconds before the engine kills a container at which it is sent its real signal, drained or not; at most half of its
 stop timeout.
 """
+_LOOK, _UNUSED_LOOKS = 0.1, 10
+"""Seconds between two looks at the connections of a container, and the looks in a row that must find none: a drain is
+known to all workers within that time.
+"""
 SETTLE_TIMEOUT = 5.0
 """Seconds that the engine has to report that a container is gone."""
 
@@ -42,6 +46,12 @@ class ContainerEngine(Protocol):
 
     def forgive(self, endpoint: str) -> None:
         """Forget that the endpoint's container was sent a signal that should end it."""
+        ...
+
+    async def connections(self, endpoint: str) -> int | None:
+        """The connections that a container has accepted and not closed, from everywhere, by its ID or the endpoint's;
+        None if they are not known.
+        """
         ...
 
     async def stop(self, endpoint: str) -> None:
@@ -146,6 +156,9 @@ class GracefulStopper:
             )
         try:
             await self.drain(endpoint, each_pass=each_pass)
+            with suppress(TimeoutError):  # as with connections through this worker, which are cut then
+                async with asyncio.timeout(self._drain_deadline):
+                    await self._until_unused(endpoint)
             await engine.stop(endpoint)
             with suppress(TimeoutError):  # an endpoint that is still listed is being stopped, and takes no traffic
                 async with asyncio.timeout(SETTLE_TIMEOUT):
@@ -172,6 +185,20 @@ class GracefulStopper:
             f"no container or endpoint {name!r} runs on this worker; `vipmesh status` lists the endpoints",
         )
 
+    async def _until_unused(self, endpoint: str) -> None:
+        """Return when a container has had no connection for a while, or none of the engines knows.
+
+        Other workers learn of the drain a moment later than this one, and their connections are not in its data plane.
+        """
+        unused = 0
+        while unused < _UNUSED_LOOKS:
+            counts = [await engine.connections(endpoint) for engine in self._engines]
+            known = [count for count in counts if count is not None]
+            if not known:
+                return
+            unused = 0 if any(known) else unused + 1
+            await asyncio.sleep(_LOOK)
+
     async def _finish(self, signalled: SignalledContainer) -> None:
         # The engine kills the container when its time is over; it needs part of that time to act on the real signal.
         limit = max(signalled.seconds - KILL_MARGIN, signalled.seconds / 2, 0.0)
@@ -179,6 +206,7 @@ class GracefulStopper:
             try:
                 async with asyncio.timeout(limit):
                     await self._drains.until_free(signalled.endpoint)
+                    await self._until_unused(signalled.container)
                 log.info("%s is drained: sending %s", signalled.endpoint, REAL_SIGNAL)
             except TimeoutError:
                 log.warning(

@@ -20,6 +20,8 @@ class CertificateFacts:
     """The day of its end, such as `2027-11-30`; empty if the file cannot be read."""
     seconds_left: float = 0.0
     """Seconds until its end; negative after it."""
+    lifetime: float = 0.0
+    """Seconds from its beginning to its end."""
 
 
 def read_certificates(files: Iterable[Path]) -> tuple[CertificateFacts, ...]:
@@ -31,7 +33,9 @@ def _read(file: Path) -> CertificateFacts:
     from cryptography import x509  # noqa: PLC0415 -- 10 MB that a worker without certificates does not need
 
     try:
-        ends = x509.load_pem_x509_certificate(read_regular_file(file, MAX_PEM_BYTES)).not_valid_after_utc
+        certificate = x509.load_pem_x509_certificate(read_regular_file(file, MAX_PEM_BYTES))
+        ends = certificate.not_valid_after_utc
     except (OSError, ValueError):
         return CertificateFacts(str(file))
-    return CertificateFacts(str(file), ends.strftime("%Y-%m-%d"), ends.timestamp() - time.time())
+    lifetime = (ends - certificate.not_valid_before_utc).total_seconds()
+    return CertificateFacts(str(file), ends.strftime("%Y-%m-%d"), ends.timestamp() - time.time(), lifetime)

@@ -1638,6 +1638,24 @@ class Code(Enum):
         The finding has the line that does; [Firewall](firewall.md) explains it.
         """,
     )
+    DOCTOR_LIVE_RESTORE = (
+        "VM821",
+        "doctor: live-restore and stacks exclude each other",
+        """
+        The engine has `live-restore` set, so that its containers outlive its restarts. No swarm starts with it, and
+        `vipmesh deploy` needs one. Keep it on hosts whose containers are started in another way.
+        """,
+    )
+    DOCTOR_SWARM_CERTIFICATE = (
+        "VM822",
+        "doctor: the certificate of the engine in its swarm was not renewed",
+        """
+        An engine is part of its swarm by a certificate of 90 days, or of the time that `docker swarm update
+        --cert-expiry` sets. It asks a manager for another one after half to four fifths of that time. This one is
+        older, so no manager was reached, or the host was off. After its end the host cannot come back by itself: type
+        `docker swarm leave --force` there, `docker node rm` on a manager, and `docker swarm join` again.
+        """,
+    )
     FLEET_UNAVAILABLE = (
         "VM901",
         "The engine does not answer for the fleet",
@@ -1765,6 +1783,18 @@ class Code(Enum):
         Only configs and secrets that are in the engine already can be given to instances. Create it with
         `docker config create` or `docker secret create`, and write `external: true` at the top level of the
         file.
+        """,
+    )
+    FLEET_NO_QUORUM = (
+        "VM925",
+        "The swarm has no leader",
+        """
+        The engine answers, and its swarm does not: fewer than half of its managers reach each other, or they are
+        choosing a leader, which takes up to 40 seconds after the last one was lost. Containers run on, routing goes on,
+        and nothing can be listed or changed meanwhile; no instance of a lost worker is started elsewhere. Start the
+        managers, or connect them, until more than half of them reach each other. If they are lost for good, type
+        `docker swarm init --force-new-cluster` on one that is left, and let the other hosts join it again. Of three
+        managers one may fail, of five two.
         """,
     )
     STACK_NOT_READY = (

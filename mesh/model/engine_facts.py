@@ -41,6 +41,8 @@ class EngineFacts:
     """Whether containers outlive a restart of the engine; None if it does not tell."""
     in_swarm: bool = False
     """Whether it is in swarm mode, which excludes live-restore."""
+    data_directory: str = ""
+    """Where it keeps its data on its host, such as `/var/lib/docker`; empty if it does not tell."""
     address_pools: tuple[IPv4Network | IPv6Network, ...] = ()
     """Where it takes the subnets of new networks from; empty if it does not tell."""
     networks: tuple[EngineNetwork, ...] = ()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from typing_extensions import override
 
-from mesh.platform.fleet.errors import FleetConflictError, FleetRefusedError, FleetUnavailableError
+from mesh.platform.fleet.errors import FleetConflictError, FleetNoQuorumError, FleetRefusedError, FleetUnavailableError
 from mesh.platform.fleet.protocol import (
     Fleet,
     FleetAvailability,
@@ -321,7 +321,7 @@ class FakeFleet(Fleet):
         if here.role != "manager":
             raise FleetUnavailableError("the engine is a worker of the swarm, and no manager")
         if self.faults.no_quorum:
-            raise FleetUnavailableError("the swarm does not have a leader")
+            raise FleetNoQuorumError("The swarm does not have a leader")
         self.settle()
 
     def _begin_change(self, spec: FleetSpec | None) -> None:

@@ -16,6 +16,7 @@ from mesh.cli.doctor.collect import doctor_input, examine_host
 from mesh.cli.doctor.facts import DescribedEngine, DoctorFacts, KernelModule, KernelSetting, ListeningSocket
 from mesh.cli.doctor.rules import DoctorInput, Finding, FindingLevel, host_findings
 from mesh.config.settings import parse_settings
+from mesh.host.certificates import CertificateFacts
 from mesh.host.facts import ConntrackRoom, HostFacts
 from mesh.host.firewall.direct_access import DirectEndpoint
 from mesh.host.firewall.facts import Backend, FirewallTexts, read_facts
@@ -96,7 +97,7 @@ def firewall(iptables: str = "", nft: str = "") -> dict[str, Any]:
 
 
 DIRECT = DirectEndpoint("web.test", "172.18.0.2", 81, Transport.TCP)
-DOCKER_28 = HostFacts(engine=EngineFacts("28.5.2", live_restore=True))
+DOCKER_28 = HostFacts(engine=EngineFacts("28.5.2", live_restore=None))
 CONTAINER_ADDRESSES = f'{ETCD}\n[source.docker]\nendpoint_address = "container"'
 
 
@@ -382,6 +383,24 @@ CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]
     (
         "the engine's clock is right",
         {"described_engine": DescribedEngine("Docker 28.1.1", "1.49", ahead=-0.9)},
+        DOCKER,
+        [],
+    ),
+    (
+        "live-restore, with which no swarm starts",
+        {"host": HostFacts(engine=EngineFacts(live_restore=True))},
+        DOCKER,
+        [(HINT, "no swarm starts with it", '"live-restore": false')],
+    ),
+    (
+        "a certificate of the swarm that was not renewed",
+        {"swarm_certificate": CertificateFacts("swarm-node.crt", "2026-12-10", 17 * 86400.0, 90 * 86400.0)},
+        DOCKER,
+        [(WARNING, "ends on 2026-12-10 and should have been renewed", "docker node ls")],
+    ),
+    (
+        "a certificate of the swarm that is renewed in time",
+        {"swarm_certificate": CertificateFacts("swarm-node.crt", "2026-12-25", 19 * 86400.0, 90 * 86400.0)},
         DOCKER,
         [],
     ),

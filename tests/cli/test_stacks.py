@@ -341,3 +341,13 @@ async def test_a_worker_that_the_swarm_does_not_have_is_named(fleet: FakeFleet) 
 def test_a_drain_of_nothing_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drain"]) == 2
     assert "ENDPOINT" in capsys.readouterr().err
+
+
+async def test_a_swarm_without_a_leader_is_said_to_have_none(fleet: FakeFleet) -> None:
+    fleet.faults.no_quorum = True
+    for verb in (["ps"], ["scale", "server=2"]):
+        options = build_parser().parse_args(verb)
+        work = ps.list_instances(options, fleet, ServingReadiness(options)) if verb == ["ps"] else None
+        with pytest.raises(MeshError, match="start managers") as error:
+            await (work or scale.scale_service(options, fleet))
+        assert error.value.code is Code.FLEET_NO_QUORUM

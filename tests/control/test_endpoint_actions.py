@@ -31,6 +31,10 @@ class Engine:
 
     def __init__(self) -> None:
         self.stopped: list[str] = []
+        self.signalled: list[tuple[str, float]] = []
+        """The containers that were sent a signal, and when."""
+        self.used: list[int | None] = []
+        """The connections of each look, the last ones for ever."""
 
     def find(self, name: str) -> str | None:
         return name if name in ID else None
@@ -38,11 +42,16 @@ class Engine:
     def forgive(self, endpoint: str) -> None:
         pass
 
+    async def connections(self, endpoint: str) -> int | None:
+        if not self.used:
+            return None
+        return self.used.pop(0) if len(self.used) > 1 else self.used[0]
+
     async def stop(self, endpoint: str) -> None:
         self.stopped.append(endpoint)
 
     async def signal(self, container: str, signal: str) -> None:
-        raise NotImplementedError
+        self.signalled.append((container, asyncio.get_running_loop().time()))
 
 
 def actions_of(bench: Bench, engine: Engine | None = None) -> EndpointActions:
@@ -218,3 +227,31 @@ async def test_a_drain_tells_how_many_connections_are_left() -> None:
 
         assert await do(actions_of(bench), "drain", ID[1], each_pass=each_pass) == ID[1]
     assert told[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("used", "least", "most"),
+    [
+        pytest.param([None], 0.0, 0.5, id="the engine does not know"),
+        pytest.param([0], 0.9, 1.6, id="other workers learn of the drain a moment later"),
+        pytest.param([3] * 20 + [0] * 5 + [1] + [0], 3.4, 4.1, id="connections through other workers"),
+        pytest.param([1], 8.0, 8.1, id="connections that outlast the stop timeout"),
+    ],
+)
+async def test_a_container_gets_its_real_signal_when_no_worker_has_a_connection_to_it(
+    used: list[int | None], least: float, most: float
+) -> None:
+    bench, engine, signals = Bench(), Engine(), DrainSignals()
+    engine.used = used
+    async with bench.running(), asyncio.TaskGroup() as tasks:
+        bench.source.say([numbered_instance(n) for n in range(2)])
+        await bench.passes()
+        stopping = tasks.create_task(GracefulStopper(bench.leaving, [engine], 30.0, signals).run())
+        began = asyncio.get_running_loop().time()
+        signals.put("c0", ID[0], 10.0)
+        bench.source.say([numbered_instance(0).with_drain(DrainReason.STOPPING), numbered_instance(1)])
+        await asyncio.sleep(12)
+        stopping.cancel()
+    ((container, at),) = engine.signalled
+    assert container == "c0"
+    assert least <= at - began <= most

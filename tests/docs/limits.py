@@ -267,6 +267,12 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "it waits for the engine",
         ),
         Bound(
+            "bytes that are read of the table of a container's connections, while it is stopped",
+            "{mesh.sources.docker.served_connections:_MAX_TABLE_BYTES|B}",
+            _L,
+            "the connections beyond are not counted",
+        ),
+        Bound(
             "containers that ended while the engine is away and are remembered",
             "{mesh.sources.docker.absence:MAX_REMEMBERED}",
             _L,

@@ -62,9 +62,9 @@ def others(engine: Engine) -> dict[str, Namespace]:
     return found
 
 
-def steps() -> Iterator[tuple[Block, tuple[str, ...], str | None]]:
+def steps(path: Path = ROOT / "docs" / "tutorial.md") -> Iterator[tuple[Block, tuple[str, ...], str | None]]:
     """Commands, the hosts that they are for, and what they show; None: nothing is said of that."""
-    page = [block for block in blocks(ROOT / "docs" / "tutorial.md") if block.language in ("sh", "text")]
+    page = [block for block in blocks(path) if block.language in ("sh", "text")]
     for block, after in zip(page, [*page[1:], None], strict=True):
         if block.language == "sh":
             said = re.match(r"# on (.*)\n", block.text)
@@ -79,15 +79,17 @@ def shows(printed: str, lines: str) -> bool:
     return all(re.search(f"^{line}\\s*$", printed, re.MULTILINE) for line in wanted)
 
 
-async def carry_out(block: Block, there: Host, shown: str | None) -> None:
-    status, printed = await there.type(block.text)
+async def carry_out(block: Block, there: Host, shown: str | None, patience: float = PATIENCE) -> str:
+    """Type a block until it shows what the page says; return what it has printed last."""
+    status, printed = await there.type(block.text, patience + 30)
     loop = asyncio.get_running_loop()
-    until = loop.time() + PATIENCE
+    until = loop.time() + patience
     while shown is not None and not shows(printed, shown):
         assert loop.time() < until, f"{block} shows\n{printed}\nand not\n{shown}"
         await asyncio.sleep(0.5)
-        status, printed = await there.type(block.text)
+        status, printed = await there.type(block.text, patience + 30)
     assert status == 0 or "doctor" in block.text, f"{block}: status {status}\n{printed}"
+    return printed
 
 
 async def test_it_works_as_written(engine: Engine, others: dict[str, Namespace], tmp_path: Path) -> None:

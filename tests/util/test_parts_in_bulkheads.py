@@ -174,6 +174,9 @@ async def test_a_drain_that_raises_ends_alone() -> None:
         def forgive(self, endpoint: str) -> None:
             return None
 
+        async def connections(self, endpoint: str) -> int | None:
+            return None
+
         async def stop(self, endpoint: str) -> None:
             return None
 

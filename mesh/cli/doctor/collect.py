@@ -32,12 +32,14 @@ from mesh.daemon.resolver import resolver_address
 from mesh.dataplane.ipvs import plane as ipvs
 from mesh.dataplane.nftables import plane as nftables
 from mesh.host import HostError
+from mesh.host.certificates import CertificateFacts, read_certificates
 from mesh.host.fact_reader import read_host_facts
 from mesh.host.firewall.direct_access import DirectEndpoint, direct_endpoints
 from mesh.host.firewall.facts import FirewallFacts, read_facts
 from mesh.host.firewall.programs import SystemPrograms
 from mesh.host.sysctl import PROC_SYS, router_settings
 from mesh.model.codes import Code
+from mesh.model.engine_facts import EngineFacts
 from mesh.model.errors import MeshError
 from mesh.model.service import Endpoint, Name, Scheduler, Transport
 from mesh.sources.compose.files import load_compose_project
@@ -102,6 +104,7 @@ async def examine_host(asked: DoctorInput) -> DoctorFacts:
         docker_dns=_docker_dns(),
         clock=_clock(),
         store=await _store(settings),
+        swarm_certificate=_swarm_certificate(socket, None if engine is None else engine.facts),
         served_names=served_names,
         cut_off=told,
         engine=described if isinstance(described, str) else None,
@@ -323,6 +326,17 @@ async def _engine(socket: str) -> DescribedEngine | str:
         return explain_failure(error, _PATIENCE)
     ahead = None if told.time is None else told.time - time.time()
     return DescribedEngine(told.version.product, api, told.version.is_podman, ahead)
+
+
+def _swarm_certificate(socket: str | None, engine: EngineFacts | None) -> CertificateFacts | None:
+    """Return the certificate of the engine's node, if it is part of a swarm and its data is on this host."""
+    if socket is None or not socket.startswith("unix:") or engine is None or not engine.in_swarm:
+        return None
+    if not engine.data_directory.startswith("/"):
+        return None
+    # swarmkit ca/config.go, NewConfigPaths.
+    (found,) = read_certificates([Path(engine.data_directory) / "swarm" / "certificates" / "swarm-node.crt"])
+    return found if found.last_day else None
 
 
 async def _firewall(settings: Settings) -> tuple[FirewallFacts | None, str | None]:

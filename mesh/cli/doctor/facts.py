@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mesh.host.certificates import CertificateFacts
 from mesh.host.facts import HostFacts
 from mesh.host.firewall.direct_access import DirectEndpoint
 from mesh.host.firewall.facts import FirewallFacts
@@ -114,6 +115,8 @@ class DoctorFacts:
     """Why the container engine cannot be used; None if it can, or if none is configured."""
     described_engine: DescribedEngine | None = None
     """The container engine; None if it cannot be used, or if none is configured."""
+    swarm_certificate: CertificateFacts | None = None
+    """The certificate by which the engine is part of its swarm; None if it is part of none, or on another host."""
     served_names: frozenset[str] = frozenset()
     """The routing names that a running daemon serves; empty if none runs."""
     cut_off: tuple[tuple[Code, str, str | None], ...] = ()

@@ -32,6 +32,11 @@ MAX_CLOCK_DIFFERENCE = 5.0
 MAX_COMPOSE_ERRORS = 10
 """The most errors of compose files that are shown: `vipmesh check` shows all."""
 
+RENEWED_BEFORE = 0.2
+"""The share of its lifetime that is left when an engine has renewed its certificate at the latest (swarmkit
+ca/renewer.go: after half to four fifths of it).
+"""
+
 CODES = {
     "vip pool": Code.DOCTOR_VIP_POOL,
     "store": Code.DOCTOR_STORE,
@@ -114,6 +119,7 @@ def host_findings(host: DoctorFacts, asked: DoctorInput) -> tuple[Finding, ...]:
         _resolver,
         _containers,
         _engine,
+        _swarm,
         _names,
         _compose,
         _cut_off,
@@ -419,6 +425,25 @@ def _engine_limits(engine: DescribedEngine, host: DoctorFacts) -> Iterator[Findi
         found = "Podman runs a HEALTHCHECK by a timer of systemd, which does not run here: its result stays `starting`"
         line = "set a probe label, such as mesh.probe.url, or run `podman healthcheck run CONTAINER` periodically"
         yield Finding(FindingLevel.WARNING, "container engine", found, line)
+
+
+def _swarm(host: DoctorFacts, _: DoctorInput) -> Iterator[Finding]:
+    """Yield what keeps stacks from being deployed, or this host from staying in its swarm."""
+    engine, certificate = host.host.engine, host.swarm_certificate
+    if engine is not None and engine.live_restore and not engine.in_swarm and not engine.is_podman:
+        found = "live-restore is set, and no swarm starts with it, so `vipmesh deploy` cannot be used on this engine"
+        mend = 'only for stacks: write "live-restore": false to /etc/docker/daemon.json and restart the engine'
+        yield Finding(FindingLevel.HINT, "swarm", found, mend, Code.DOCTOR_LIVE_RESTORE)
+    if certificate is None:
+        return
+    when = f"its certificate ends on {certificate.last_day}"
+    if certificate.seconds_left >= RENEWED_BEFORE * certificate.lifetime:
+        found = f"the engine is part of one; {when}, and is renewed before; a host that is off then must join again"
+        yield Finding(FindingLevel.OK, "swarm", found)
+        return
+    found = f"{when} and should have been renewed: without it the engine leaves the swarm, and starts no instances"
+    mend = "`docker node ls` on a manager shows whether this host is reached; else leave the swarm and join it again"
+    yield Finding(FindingLevel.WARNING, "swarm", found, mend, Code.DOCTOR_SWARM_CERTIFICATE)
 
 
 def _names(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:

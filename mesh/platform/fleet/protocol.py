@@ -237,8 +237,9 @@ class FleetState:
 class Fleet(Protocol):
     """The engines, asked through the one of this worker.
 
-    Every method raises `FleetUnavailableError` if the engine does not answer in time or has no quorum, and
-    `FleetRefusedError` if it refuses; both say the engine's own reason.
+    Every method raises `FleetUnavailableError` if the engine does not answer in time, its subclass
+    `FleetNoQuorumError` if its swarm has no leader, and `FleetRefusedError` if it refuses; all say the
+    engine's own reason.
     """
 
     async def state(self) -> FleetState:

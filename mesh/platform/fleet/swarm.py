@@ -21,7 +21,13 @@ from typing_extensions import override
 from mesh.platform.fleet.decode import decode_spec
 from mesh.platform.fleet.encode import encode_mode, encode_spec
 from mesh.platform.fleet.engine_objects import decode_service, decode_state, decode_task, decode_worker
-from mesh.platform.fleet.errors import FleetConflictError, FleetError, FleetRefusedError, FleetUnavailableError
+from mesh.platform.fleet.errors import (
+    FleetConflictError,
+    FleetError,
+    FleetNoQuorumError,
+    FleetRefusedError,
+    FleetUnavailableError,
+)
 from mesh.platform.fleet.protocol import (
     Fleet,
     FleetAvailability,
@@ -48,6 +54,8 @@ REQUEST_TIMEOUT = 10.0
 """Seconds that the engine has to answer."""
 REGISTRY_TIMEOUT = 30.0
 """Seconds that the engine and a registry have to answer."""
+_PLAIN_ANSWER = 3.0
+"""Seconds that the engine has for an answer that needs no swarm."""
 HEARTBEAT = 2.0
 """Seconds between two heartbeats of a worker of a swarm that `initialize` makes."""
 LISTEN, ADVERTISE = "127.0.0.1:2377", "127.0.0.1"
@@ -59,6 +67,8 @@ _EVENTS = json.dumps(
         "event": ["create", "update", "remove", "start", "die", "destroy", "health_status"],
     }
 )
+_OF_SWARM = frozenset({"info", "nodes", "services", "tasks", "secrets", "configs", "swarm"})
+"""The requests that an engine answers for its swarm."""
 _TASK = "com.docker.swarm.task.id"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _DEFAULT_REGISTRY = re.compile(r"^(?:docker\.io/)?(?:library/)?")
@@ -236,8 +246,26 @@ class SwarmFleet(Fleet):
                     return await _send(docker, method, path, params, body)
         except aiodocker.DockerError as error:
             raise refusal(error.status, str(error.message)) from error
+        except TimeoutError as error:
+            raise await self._silence(path, explain_failure(error, patience)) from error
         except CLIENT_ERRORS as error:
             raise FleetUnavailableError(f"the engine: {explain_failure(error, patience)}") from error
+
+    async def _silence(self, path: str, reason: str) -> FleetUnavailableError:
+        """Return what it means that a request was not answered in time.
+
+        An engine whose swarm has just lost its leader waits for another one with each request that needs it, `/info`
+        included, and answers the rest.
+        """
+        if path.partition("/")[0] not in _OF_SWARM:
+            return FleetUnavailableError(f"the engine: {reason}")
+        try:
+            async with asyncio.timeout(_PLAIN_ANSWER), open_client(self._url, _PLAIN_ANSWER) as docker:
+                with translate_surprises():
+                    await _send(docker, "GET", "containers/json", {"limit": "1"}, None)
+        except CLIENT_ERRORS:
+            return FleetUnavailableError(f"the engine: {reason}")
+        return FleetNoQuorumError("the engine answers, but not for its swarm")
 
 
 def changed_object(event: DockerEvent) -> str:

@@ -78,13 +78,20 @@ def takes_instances(worker: FleetWorker, constraints: Iterable[str]) -> bool:
 
 def zone_problems(desired: Desired, workers: Sequence[FleetWorker]) -> tuple[Problem, ...]:
     """Return an error for each service whose hard zones the workers cannot give it. Checked before creation."""
-    return tuple(problem for service in desired.services for problem in _zone_problems(service, workers))
+    # Most services have the same constraints as another one, and there are many workers.
+    eligible: dict[tuple[str, ...], list[FleetWorker]] = {}
+    found: list[Problem] = []
+    for service in desired.services:
+        # An affinity may hold in a moment, when what it names runs.
+        fixed = tuple(each for each in service.spec.constraints if not each.startswith(f"node.labels.{RUNS_PREFIX}"))
+        if any(zones.is_hard for zones in service.zones):
+            if fixed not in eligible:
+                eligible[fixed] = [worker for worker in workers if takes_instances(worker, fixed)]
+            found.extend(_zone_problems(service, eligible[fixed]))
+    return tuple(found)
 
 
-def _zone_problems(service: DesiredService, workers: Sequence[FleetWorker]) -> Iterable[Problem]:
-    # An affinity may hold in a moment, when what it names runs.
-    fixed = [each for each in service.spec.constraints if not each.startswith(f"node.labels.{RUNS_PREFIX}")]
-    eligible = [worker for worker in workers if takes_instances(worker, fixed)]
+def _zone_problems(service: DesiredService, eligible: Sequence[FleetWorker]) -> Iterable[Problem]:
     for zones in service.zones:
         if not zones.is_hard:
             continue

@@ -4,12 +4,14 @@ It is separate from the source, which only reads, and has its own connection, so
 does not delay events.
 """
 
+import asyncio
 from collections.abc import Callable
 
 import aiodocker
 
 from mesh.model.codes import Code
 from mesh.sources.docker.client import CLIENT_ERRORS, explain_failure, open_client
+from mesh.sources.docker.served_connections import accepted_connections
 from mesh.sources.docker.source import DockerSource
 
 _GONE = frozenset({404, 409})
@@ -36,6 +38,11 @@ class DockerEngine:
     def forgive(self, endpoint: str) -> None:
         """Forget that the endpoint was sent a signal that should end it."""
         self._source.forgive(endpoint)
+
+    async def connections(self, endpoint: str) -> int | None:
+        """Return the connections that the container has accepted, from everywhere; None if they are not known."""
+        container = _container(endpoint)
+        return await asyncio.to_thread(accepted_connections, container, self._source.process_of(container))
 
     async def stop(self, endpoint: str) -> None:
         """Stop the container and wait until it has stopped."""

@@ -65,6 +65,7 @@ class EngineInfo(DockerMessage, frozen=True):
     """`GET /info`."""
 
     live_restore_enabled: bool | None = None
+    docker_root_dir: str = ""
     swarm: EngineSwarm | None = None
     firewall_backend: EngineFirewall | None = None
     default_address_pools: list[EngineAddressPool] | None = None
@@ -160,6 +161,7 @@ def engine_facts(
         firewall_backend=escape_unprintable(info.firewall_backend.driver) if info.firewall_backend else "",
         live_restore=info.live_restore_enabled,
         in_swarm=info.swarm is not None and info.swarm.local_node_state not in ("", "inactive"),
+        data_directory=info.docker_root_dir if info.docker_root_dir.isprintable() else "",
         address_pools=tuple(_networks(pool.base for pool in info.default_address_pools or ())),
         networks=tuple(sorted(found, key=lambda network: network.name)[:_MOST]),
         on_several_networks=tuple(sorted(_attached(containers), key=lambda container: container.name)[:_MOST]),

@@ -14,6 +14,9 @@ MAX_CONCURRENT_READS = 16
 CONFIRMATION = 10.0
 """Seconds after the first look at a container within which its manager has to learn of it."""
 
+SWARM_ANSWER = 2.0
+"""Seconds that the engine has for what it asks its swarm for, tasks and networks: less than for its containers."""
+
 
 class OriginReader:
     """Keeps the labels of the images in use, and which containers are of tasks. An image never changes its labels."""
@@ -60,7 +63,16 @@ class OriginReader:
         if known.keys() >= set(containers):
             self._first_seen.clear()
             return False
-        tasks = await list_swarm_tasks(docker)
+        try:
+            async with asyncio.timeout(SWARM_ANSWER):
+                tasks = await list_swarm_tasks(docker)
+        except TimeoutError:
+            if self.tasks is None:
+                raise
+            # A swarm that has just lost its leader answers nothing, and the engine itself goes on: what is known of
+            # its tasks stays, new ones wait, and all other containers come and go.
+            self.awaited = frozenset(containers) - known.keys()
+            return True
         if tasks is None:
             self.tasks = None
             return False

@@ -6,7 +6,7 @@ other users are visible, and nobody has to enter a namespace.
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, ip_interface
 from typing import TypeAlias
@@ -19,6 +19,7 @@ _CONTAINER = re.compile(r"(?:[a-z]{1,16}-)?([0-9a-f]{64})(?:\.scope)?", re.ASCII
 _ENDED = frozenset({"Z", "X", "x"})  # proc(5), state
 _MAX_INTERFACES = 64
 _ROUTE_UP, _ROUTE_GATEWAY = 1, 2  # linux/route.h
+_ESTABLISHED, _LISTEN = "01", "0A"  # net/tcp_states.h
 _SCOPE_GLOBAL = "00"  # net/ipv6.h, IPV6_ADDR_ANY
 
 
@@ -40,6 +41,24 @@ class ObservedContainer:
     process: ContainerProcess
     interfaces: frozenset[Interface] = field(default_factory=frozenset)
     """Empty if the process is in the network of the host."""
+
+
+def count_accepted(tables: Iterable[str]) -> int:
+    """Return how many connections to ports that are listened on are established, from texts of /proc/PID/net/tcp and
+    tcp6.
+    """
+    listening, established = set(), []
+    for table in tables:
+        for line in table.splitlines()[1:]:
+            fields = line.split(maxsplit=4)
+            if len(fields) < 4:
+                continue
+            port = fields[1].rpartition(":")[2]
+            if fields[3] == _LISTEN:
+                listening.add(port)
+            elif fields[3] == _ESTABLISHED:
+                established.append(port)
+    return sum(port in listening for port in established)
 
 
 def parse_cgroup(text: str) -> str | None:

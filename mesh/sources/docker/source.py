@@ -64,7 +64,7 @@ from mesh.sources.docker.instances import (
     network_chain,
     read_instances,
 )
-from mesh.sources.docker.label_origins import OriginReader
+from mesh.sources.docker.label_origins import SWARM_ANSWER, OriginReader
 from mesh.sources.docker.messages import ContainerSummary, DockerEvent
 from mesh.sources.docker.processes import ContainerProcesses, ProcContainerProcesses
 from mesh.util.backoff import Backoff
@@ -424,7 +424,7 @@ class DockerSource(Source):
         await self._refresh(docker)
         self._containers = await list_containers(docker)
         self._lists_lack_health = any(not c.host_config.network_mode for c in self._containers)
-        self._drivers = await list_network_drivers(docker)
+        await self._read_drivers(docker)
         await self._inspect(docker)
         labelled = [container for container in self._containers if has_mesh_label(container.labels)]
         if await self._origins.update(docker, labelled):
@@ -442,6 +442,23 @@ class DockerSource(Source):
                 self._healthy.pop(container.id, None)
         self._memory.listed(self._containers, self._inspected, asyncio.get_running_loop().time())
         return await self._read()
+
+    async def _read_drivers(self, docker: aiodocker.Docker) -> None:
+        """Read the drivers of networks; keep those that are known if the engine does not tell in time.
+
+        The engine of a manager asks its swarm before it lists networks, and waits for a leader if there is none.
+        """
+        try:
+            async with asyncio.timeout(SWARM_ANSWER):
+                self._drivers = await list_network_drivers(docker)
+        except TimeoutError:
+            if not self._drivers:
+                raise
+
+    def process_of(self, container: str) -> int:
+        """Return the PID of the first process of a container, as its engine sees it; 0 if it is not known."""
+        found = self._inspected.get(container)
+        return 0 if found is None else found.pid
 
     def _until_inspection(self) -> float:
         """Return the seconds until the next container must be inspected; infinite if there is none."""

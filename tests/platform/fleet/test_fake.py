@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.platform.fleet.errors import FleetConflictError, FleetRefusedError, FleetUnavailableError
+from mesh.platform.fleet.errors import FleetConflictError, FleetNoQuorumError, FleetRefusedError, FleetUnavailableError
 from mesh.platform.fleet.protocol import (
     FleetAvailability,
     FleetContainer,
@@ -191,7 +191,7 @@ async def test_faults_are_told_once_each_and_a_gap_afterwards() -> None:
         await fleet.create(WEB)
     fleet.faults.no_quorum = True
     assert not (await fleet.state()).can_act
-    with pytest.raises(FleetUnavailableError, match="leader"):
+    with pytest.raises(FleetNoQuorumError, match="leader"):
         await fleet.services()
     fleet.faults.unreachable = "no answer in 10 s"
     with pytest.raises(FleetUnavailableError, match="no answer"):

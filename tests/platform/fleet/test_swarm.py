@@ -13,7 +13,13 @@ from aiohttp import web
 
 from mesh.platform.fleet.encode import encode_spec
 from mesh.platform.fleet.engine_objects import decode_service, decode_state, decode_task, decode_worker
-from mesh.platform.fleet.errors import FleetConflictError, FleetError, FleetRefusedError, FleetUnavailableError
+from mesh.platform.fleet.errors import (
+    FleetConflictError,
+    FleetError,
+    FleetNoQuorumError,
+    FleetRefusedError,
+    FleetUnavailableError,
+)
 from mesh.platform.fleet.protocol import FleetAvailability, FleetContainer, FleetSpec
 from mesh.platform.fleet.refusals import refusal
 from mesh.platform.fleet.swarm import SwarmFleet, changed_object
@@ -32,11 +38,13 @@ class ScriptedEngine:
     answers: dict[str, tuple[int, Any]] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, str], Any]] = field(default_factory=list)
     hangs: bool = False
+    hanging: frozenset[str] = frozenset()
+    """The paths that are not answered."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/version":
             return web.json_response({"ApiVersion": "1.41", "MinAPIVersion": "1.12"})
-        if self.hangs:
+        if self.hangs or request.path.removeprefix("/v1.41/") in self.hanging:
             await asyncio.Event().wait()
         what = f"{request.method} {request.path.removeprefix('/v1.41/')}"
         body = await request.read()
@@ -70,7 +78,7 @@ def service(spec: FleetSpec, version: int = 7, **more: Any) -> dict[str, Any]:
         (404, "service web not found", FleetConflictError, "service web not found"),
         (409, "rpc error: code = AlreadyExists desc = name conflicts", FleetConflictError, "name conflicts"),
         (503, "This node is not a swarm manager.", FleetUnavailableError, "This node is not a swarm manager."),
-        (500, NO_LEADER, FleetUnavailableError, "The swarm does not have a leader"),
+        (500, NO_LEADER, FleetNoQuorumError, "the swarm has no leader: The swarm does not have a leader; containers"),
         (500, "rpc error: code = DeadlineExceeded desc = context deadline exceeded", FleetUnavailableError, "context"),
         (900, "Cannot connect", FleetUnavailableError, "Cannot connect"),
         (400, "rpc error: code = InvalidArgument desc = invalid cpu value", FleetRefusedError, "invalid cpu value"),
@@ -89,6 +97,25 @@ async def test_an_engine_that_hangs_is_unavailable_in_time(engine: ScriptedEngin
     engine.hangs = True
     with pytest.raises(FleetUnavailableError, match=r"no answer in 0\.3 s"):
         await SwarmFleet(engine.url, answer=0.3).services()
+
+
+@pytest.mark.parametrize("path", ["services", "info"])
+async def test_an_engine_that_answers_but_not_for_its_swarm_has_no_quorum(engine: ScriptedEngine, path: str) -> None:
+    engine.hanging = frozenset({path})
+    engine.answers["GET containers/json"] = 200, []
+    fleet = SwarmFleet(engine.url, answer=0.3)
+    with pytest.raises(FleetNoQuorumError, match="more than half"):
+        await (fleet.services() if path == "services" else fleet.state())
+
+
+async def test_a_registry_that_does_not_answer_is_no_matter_of_the_swarm(
+    engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.platform.fleet.swarm.REGISTRY_TIMEOUT", 0.3)
+    engine.hanging = frozenset({"distribution/web:1/json"})
+    engine.answers["GET containers/json"] = 200, []
+    with pytest.raises(FleetRefusedError, match=r"no answer in 0\.3 s"):
+        await SwarmFleet(engine.url).resolve_image("web:1", pull=True)
 
 
 async def test_an_engine_that_is_away_is_unavailable(tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ class FakeEngine:
         """The labels of its image; None if the image is gone."""
         self.tasks: list[dict[str, object]] | None = None
         """The tasks of the swarm that this engine manages; None if it manages none."""
+        self.is_leaderless = False
+        """Whether its swarm waits for a leader: then it does not answer for it."""
         self.images_read = 0
         """Inspections of the image."""
         self.past: list[dict[str, object]] = []
@@ -81,7 +83,7 @@ class FakeEngine:
             self.asked.append(match[1])
             if (refused := self._refused(match[1])) is not None:
                 return self._json({"message": refused}, 400)
-        if (answer := self._rest(path)) is not None:
+        if (answer := await self._rest(path)) is not None:
             return answer
         match path:
             case "/version":
@@ -99,12 +101,16 @@ class FakeEngine:
                 return self._json({"Id": ID, "Config": {"StopSignal": "CONT"}, "State": state})
         return self._json({"message": "page not found"}, 404)
 
-    def _rest(self, path: str) -> web.Response | None:
+    async def _rest(self, path: str) -> web.Response | None:
         """The response to a question that tests seldom look at; None for another one."""
         match path:
             case "/networks":
+                if self.is_leaderless:
+                    await asyncio.Event().wait()
                 return self._json([{"Name": "bridge", "Driver": "bridge"}])
             case "/info":
+                if self.is_leaderless:
+                    await asyncio.Event().wait()
                 manages = self.tasks is not None
                 return self._json({"Swarm": {"NodeID": "n1" if manages else "", "ControlAvailable": manages}})
             case "/tasks":

@@ -259,6 +259,47 @@ async def test_an_image_is_read_once_and_a_task_is_not_forgotten(tmp_path: Path)
         assert reader.images == {}
 
 
+async def test_without_a_leader_of_the_swarm_containers_come_and_go_and_only_new_tasks_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.sources.docker.label_origins.SWARM_ANSWER", 0.3)
+    engine, reader = FakeEngine(), OriginReader()
+    engine.tasks = [{"Status": {"ContainerStatus": {"ContainerID": ID}}}]
+    known = ContainerSummary(id=ID, state="running", labels=SWARM, image_id=IMAGE)
+    new = ContainerSummary(id="1" * 64, state="running", labels=SWARM, image_id=IMAGE)
+    async with engine.listening(tmp_path / "socket") as url, open_client(url) as docker:
+        assert not await reader.update(docker, [known])
+        engine.is_leaderless = True
+        assert await reader.update(docker, [known, new]), "it is asked again"
+        assert (reader.tasks, reader.awaited) == ({ID: {}}, frozenset({new.id}))
+        engine.is_leaderless = False
+        engine.tasks.append({"Status": {"ContainerStatus": {"ContainerID": new.id}}})
+        assert not await reader.update(docker, [known, new])
+        assert (reader.tasks, reader.awaited) == ({ID: {}, new.id: {}}, frozenset())
+        engine.is_leaderless = True
+        with pytest.raises(TimeoutError):
+            await OriginReader().update(docker, [known])
+
+
+async def test_without_a_leader_of_the_swarm_a_list_does_not_wait_for_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mesh.sources.docker.source.SWARM_ANSWER", 0.3)
+    engine = FakeEngine()
+    async with (
+        engine.listening(tmp_path / "socket") as url,
+        asyncio.timeout(40),
+        aclosing(DockerSource(url, RULES).watch()) as lists,
+    ):
+        instances, _ = await anext(lists)
+        assert [instance.drain for instance in instances] == [None]
+        engine.is_leaderless = True
+        engine.labels = {"other": "1"}
+        engine.tell("start")
+        instances, _ = await anext(lists)
+        assert instances == (), "the container has no label any more"
+
+
 async def test_a_task_that_its_manager_learns_of_late_becomes_an_instance(tmp_path: Path) -> None:
     engine = FakeEngine()
     engine.labels, engine.tasks = {**WEB_LABELS, **SWARM}, []

@@ -2,16 +2,19 @@
 
 import sys
 from ipaddress import ip_interface
+from pathlib import Path
 
 import pytest
 
 from mesh.sources.docker.process_facts import (
     ContainerProcess,
+    count_accepted,
     moved_address,
     parse_cgroup,
     parse_interfaces,
     parse_stat,
 )
+from mesh.sources.docker.served_connections import accepted_connections
 
 ID, OTHER = "a1" * 32, "b2" * 32
 
@@ -139,3 +142,41 @@ def test_an_address_moves_only_within_its_network_and_to_the_only_one(
     before: str, there: list[str], after: str | None
 ) -> None:
     assert moved_address(before, frozenset(map(ip_interface, there))) == after
+
+
+TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4242 1
+   1: 050012AC:0050 0100090A:D431 01 00000000:00000000 00:00000000 00000000     0        0 4243 1
+   2: 050012AC:0050 0100090A:D432 06 00000000:00000000 03:00000000 00000000     0        0 0 3
+   3: 050012AC:9C40 0900090A:1538 01 00000000:00000000 00:00000000 00000000     0        0 4244 1
+"""
+TCP6 = """  sl  local_address                         remote_address                        st tx_queue
+   0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 00000000
+   1: 0000000000000000FFFF0000050012AC:1F90 0000000000000000FFFF00000100090A:D433 01 00000000
+"""
+
+
+@pytest.mark.parametrize(
+    ("tables", "count"),
+    [
+        ((TCP,), 1),
+        ((TCP, TCP6), 2),
+        ((TCP6.replace("0A", "01", 1),), 0),
+        ((), 0),
+        (("", "\x00" * 100, "sl\n 1: x\n 2: a:0050 b:1 0A\n 3: a:0050 b:1 01"), 1),
+    ],
+)
+def test_connections_that_a_container_has_accepted(tables: tuple[str, ...], count: int) -> None:
+    assert count_accepted(tables) == count
+
+
+def test_connections_are_read_of_the_container_that_is_meant(tmp_path: Path) -> None:
+    (tmp_path / "7" / "net").mkdir(parents=True)
+    (tmp_path / "7" / "cgroup").write_text(f"0::/system.slice/docker-{ID}.scope\n")
+    (tmp_path / "7" / "net" / "tcp").write_text(TCP)
+    assert accepted_connections(ID, 7, tmp_path) == 1, "a kernel without IPv6"
+    (tmp_path / "7" / "net" / "tcp6").write_text(TCP6)
+    assert accepted_connections(ID, 7, tmp_path) == 2
+    assert accepted_connections(OTHER, 7, tmp_path) is None
+    assert accepted_connections(ID, 8, tmp_path) is None
+    assert accepted_connections(ID, 0, tmp_path) is None

@@ -66,8 +66,11 @@ def missing() -> str | None:
 class Engine:
     """A running engine."""
 
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, *, subnet: str = _SUBNET, host: str | None = None) -> None:
+        """`subnet`: of its own bridge. `host`: the name of its host, with which it has a resolver that refuses, too."""
         self.namespace = namespace
+        self._subnet = subnet
+        self._host = host
         self.directory = Path(tempfile.mkdtemp(prefix="vipmesh-docker-"))
         self.socket = self.directory / "docker.sock"
         self.url = f"unix://{self.socket}"
@@ -89,10 +92,11 @@ class Engine:
         with self.namespace.entered(), (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
+                    *self._as_host(),
                     "dockerd",
                     *("--data-root", self.directory / "data", "--exec-root", self.directory / "exec"),
                     *("-H", self.url, "--pidfile", self.directory / "docker.pid"),
-                    *("--bip", _SUBNET, "--log-level", "warn"),
+                    *("--bip", self._subnet, "--log-level", "warn"),
                     *options,
                 ],
                 stdin=subprocess.DEVNULL,
@@ -106,6 +110,18 @@ class Engine:
             ended = self._process.poll() is not None or time.monotonic() > deadline
             assert not ended, (self.directory / "log").read_text()
             time.sleep(0.1)
+
+    def _as_host(self) -> tuple[str, ...]:
+        """Return what goes before its command for a host name of its own; the process stays the same one.
+
+        An engine of a swarm asks the registry at each start of a task: a resolver that does not answer costs 30 s.
+        """
+        if self._host is None:
+            return ()
+        resolver = self.directory / "resolv.conf"
+        resolver.write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+        script = f'hostname {self._host} && mount --bind {resolver} /etc/resolv.conf && exec "$@"'
+        return "unshare", "--uts", "--mount", "--propagation", "slave", "sh", "-c", script, "sh"
 
     def end(self) -> None:
         """End it and wait for its end; containers end with it unless it was started with --live-restore."""
@@ -187,6 +203,12 @@ class Engine:
         networks = [name for name in names if name not in _OF_SWARM]
         if networks:
             self.docker("network", "rm", *networks)
+
+    def image_archive(self, image: str) -> bytes:
+        """Return an image with its ID, for another engine: `docker load`. An import would give it another ID."""
+        done = subprocess.run(self.command("save", image), capture_output=True, check=False, timeout=100)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
 
     def import_image(self) -> None:
         self.docker("import", "-", IMAGE, given=root_archive())

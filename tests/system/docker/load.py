@@ -1,7 +1,8 @@
-"""Constant load on one address, as a process of its own: `load.py HOST PORT RATE LONG`, until its input ends.
+"""Constant load on an address, as a process of its own: `load.py HOST PORT RATE LONG [PATIENCE]`, until its input ends.
 
 RATE new connections a second, one request each, started by the clock and not by the last answer, and at any time LONG
-connections that take two seconds to be answered. Prints what became of them as JSON, each failure with its moment.
+connections that take two seconds to be answered. Prints what became of them as JSON, each failure with the moment when
+its request began. A request fails after PATIENCE seconds.
 """
 
 import asyncio
@@ -12,21 +13,23 @@ from collections import Counter
 
 
 class Load:
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, patience: float) -> None:
         self._place = host, port
+        self._patience = patience
         self.done: Counter[str] = Counter()
         self.failures: list[str] = []
 
     async def ask(self, kind: str, path: str, expected: bytes) -> None:
+        began = time.time()
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(self._patience):
                 answer = await self._get(path)
             problem = None if answer.rstrip().endswith(expected) else f"cut off after {answer[-40:]!r}"
         except (OSError, TimeoutError) as error:
             problem = f"{type(error).__name__} {error}"
         self.done[kind] += 1
         if problem is not None:
-            self.failures.append(f"{time.time():.3f} {kind}: {problem}")
+            self.failures.append(f"{began:.3f} {kind}: {problem} after {time.time() - began:.1f} s")
             await asyncio.sleep(0.1)  # refusals come at once: who is refused does not ask as fast as he can
 
     async def _get(self, path: str) -> bytes:
@@ -51,8 +54,8 @@ class Load:
             await self.ask("long", "/cgi-bin/slow", b"end")
 
 
-async def main(host: str, port: str, rate: str, long: str) -> None:
-    load = Load(host, int(port))
+async def main(host: str, port: str, rate: str, long: str, patience: str = "10") -> None:
+    load = Load(host, int(port), float(patience))
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(load.often(float(rate))),

@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -71,27 +71,34 @@ class Worker:
     @asynccontextmanager
     async def load(self, rate: float = 100, long: int = 4) -> AsyncIterator[Outcome]:
         """Load on the first service, port 80, while the block runs; the outcome is filled in after it."""
-        outcome = Outcome({}, [])
-        vip = await self.vip()
-        # An endpoint is shown as serving when it is healthy, a moment before the data plane has it.
-        await eventually(
-            partial(call, *self.prefix, "curl", "-s", "-o", "/dev/null", f"http://{vip}/"), lambda r: r[0] == 0
-        )
-        process = await asyncio.create_subprocess_exec(
-            *(*self.prefix, sys.executable, str(LOAD), vip, "80", str(rate), str(long)),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        try:
-            assert await process.stdout.readline() == b"loading\n"
+        async with load(self.prefix, await self.vip(), rate=rate, long=long) as outcome:
             yield outcome
-            answer = json.loads((await process.communicate(b""))[0])
-            outcome.done, outcome.failures = answer["done"], answer["failures"]
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+
+
+@asynccontextmanager
+async def load(
+    prefix: Sequence[str], address: str, port: int = 80, *, rate: float, long: int, patience: float = 10
+) -> AsyncIterator[Outcome]:
+    """Load on an address from a namespace while the block runs; the outcome is filled in after it."""
+    outcome = Outcome({}, [])
+    url = f"http://{address}:{port}/"
+    # An endpoint is shown as serving when it is healthy, a moment before the data plane has it.
+    await eventually(partial(call, *prefix, "curl", "-s", "-o", "/dev/null", url), lambda r: r[0] == 0)
+    process = await asyncio.create_subprocess_exec(
+        *(*prefix, sys.executable, str(LOAD), address, str(port), str(rate), str(long), str(patience)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    try:
+        assert await process.stdout.readline() == b"loading\n"
+        yield outcome
+        answer = json.loads((await process.communicate(b""))[0])
+        outcome.done, outcome.failures = answer["done"], answer["failures"]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 _STARTED = 120.0

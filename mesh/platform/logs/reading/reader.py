@@ -82,7 +82,10 @@ class ServiceLogReader:
             meant = meant[:MAX_INSTANCES]
         end = self._clock() + READ_SECONDS
         share = (READ_BYTES if query.after is None else FOLLOW_BYTES) // max(1, len(meant))
-        for target in meant:
+        if any(not each.path for each in meant):
+            text = "some instances write to files alone; their lines are in the store of logs"
+            gathering.notes.append(note(text, Code.LOG_LINES_LEFT_OUT))
+        for target in (each for each in meant if each.path):
             self._read_one(query, target, max(LEAST_BYTES, share), lambda: self._clock() > end, gathering)
         lines, dropped = merge_lines(gathering.lines, query.lines if query.after is None else MAX_LINES)
         if dropped and query.after is not None:

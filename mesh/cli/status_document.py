@@ -35,7 +35,7 @@ class EndpointRow(msgspec.Struct, frozen=True):
     bytes_out: int | None = None
 
 
-class ReleaseRow(msgspec.Struct, frozen=True):
+class ReleaseShareRow(msgspec.Struct, frozen=True):
     """One release of a service."""
 
     release: str | None
@@ -56,7 +56,7 @@ class ServiceRow(msgspec.Struct, frozen=True):
     endpoints: tuple[EndpointRow, ...]
     not_arriving: tuple[str, ...] = ()
     published: tuple[str, ...] = ()
-    releases: tuple[ReleaseRow, ...] = ()
+    releases: tuple[ReleaseShareRow, ...] = ()
 
     @property
     def serving(self) -> int:

@@ -1869,7 +1869,6 @@ class Code(Enum):
         again. With roles in etcd, type the lines that `vipmesh cluster roles` prints again.
         """,
     )
-
     LOG_LABEL = (
         "VM950",
         "A label about logs",
@@ -1951,6 +1950,59 @@ class Code(Enum):
         `[source.docker]`; or a file or directory that is named cannot be used.
         """,
     )
+    LOG_PATH_UNREACHABLE = (
+        "VM960",
+        "Files in a label about logs that the host does not have",
+        """
+        The path of `log_store_<name>` is on a tmpfs, on a volume without a directory on the host, or in the layer of a
+        container whose storage driver does not say where it is: `overlay2` does, containerd's image store does not.
+        Mount a volume at the directory that the message names, and create the container again.
+        """,
+    )
+    LOG_FILE_REFUSED = (
+        "VM961",
+        "Log files that are not read: links, FIFOs, devices",
+        """
+        Only regular files are read, and no link is followed: a container could lead it to files of the host. Name the
+        files by the path that they have themselves. Many images have `/var/log/...` as links to `/dev/stdout`: collect
+        `stdout` then. `vipmesh_ship_refused_files` counts the names.
+        """,
+    )
+    LOG_TOO_MANY_FILES = (
+        "VM962",
+        "More log files than are collected at once",
+        """
+        At most 128 files of a container are open at once, 4096 names of a directory are looked at, and 64 directories
+        are. A file that is read to its end makes room for the next one after 5 seconds without a change. Name fewer
+        files, or remove old ones.
+        """,
+    )
+    LOG_LINES_CUT = (
+        "VM963",
+        "Log lines that are too long",
+        """
+        A line of a file, or an event that `log.multiline` joins, has more than 64 KiB or 500 lines. It becomes several
+        documents, and nothing of it is lost; `vipmesh_ship_split_total` counts them. Let the program write shorter
+        lines, or look whether the pattern fits its lines.
+        """,
+    )
+    LOG_DIRECTORY_UNREADABLE = (
+        "VM964",
+        "A directory with log files cannot be opened",
+        """
+        `vipmesh ship` needs CAP_DAC_READ_SEARCH, Linux 5.6, and the directories of volumes, bind mounts and layers at
+        the same paths as the engine has them. In a container, mount `/var/lib/docker/volumes` and
+        `/var/lib/docker/overlay2` there, read-only, as `deploy/compose.ship.yaml` does.
+        """,
+    )
+    LOG_FILE_DAMAGED = (
+        "VM965",
+        "A log file inside of a container cannot be read",
+        """
+        The file was opened, but reading it fails, as on a damaged disk or a network file system that does not answer.
+        It is given up, and counted as lost; other files go on.
+        """,
+    )
     LOG_LIFECYCLE = (
         "VM967",
         "The lifecycle of collected logs cannot be set up",
@@ -1979,71 +2031,6 @@ class Code(Enum):
         Write `max-file: "5"`: all files together should hold what the service writes while the store of logs is away.
         """,
     )
-    SHARES_REFUSED = (
-        "VM980",
-        "Shares that a service cannot have",
-        """
-        Shares divide the new connections of one service among its releases, which the label `routing.release` of its
-        containers names. The service or the release does not exist, the service has one release, or the shares are
-        more than 100 per cent together; the message says which, and what to write. Nothing was changed. [Shares of
-        releases](howto/shares.md) has examples.
-        """,
-    )
-    SHARES_WITHOUT_WEIGHTS = (
-        "VM981",
-        "Shares of a service whose scheduler ignores weights",
-        """
-        The schedulers `rr` and `lc` treat all endpoints alike, so a release would get as much as it has endpoints,
-        whatever its share. `wrr` and `wlc` are the same with weights. Nothing was changed.
-        """,
-    )
-
-    SCALING_LABEL = (
-        "VM987",
-        "A label about autoscaling",
-        """
-        The value of a label `auto_scaling.*` is not valid. The message has the valid form. The service keeps the
-        instances that it has: with one wrong label of these none is used, since a missing bound could end instances.
-        """,
-    )
-    SCALING_LABELS_CONTRADICT = (
-        "VM988",
-        "Labels about autoscaling that contradict each other",
-        """
-        `target_cpu` beside `max_cpu` or `min_cpu`, a minimum that is not below its maximum, a schedule outside of the
-        bounds, or any of these labels beside `global`. The message says which to change. None of the labels
-        `auto_scaling.*` of the service is used meanwhile.
-        """,
-    )
-    SCALING_SCHEDULE = (
-        "VM989",
-        "A schedule of autoscaling that cannot be read",
-        """
-        Each entry has the five fields of crontab(5), then `min=N`, `max=N` or both; `;` separates entries. The time
-        zone is a name of the time zone database, such as `Europe/Berlin`. None of the labels `auto_scaling.*` of the
-        service is used meanwhile.
-        """,
-    )
-    USAGE_UNREADABLE = (
-        "VM990",
-        "The usage of a container cannot be read",
-        """
-        The service has labels `auto_scaling.*`, and the cgroup files of this container are not visible to the daemon:
-        it does not see the processes of the host, or has a cgroup namespace of its own. Run it with the PIDs and the
-        cgroups of the host (`pid: host`, `cgroup: host`) and with `/sys/fs/cgroup`. Nothing is removed from a service
-        while one of its instances has no sample.
-        """,
-    )
-    USAGE_NOT_WRITTEN = (
-        "VM991",
-        "The usage of containers cannot be written to the store",
-        """
-        The store does not answer, or refuses the record. If it refuses since the role of this worker lacks the right,
-        run the lines of `vipmesh cluster roles` again: usage has a prefix of its own. Traffic does not depend on it,
-        and no service loses instances meanwhile.
-        """,
-    )
-
     LOG_LINES_BY_ENGINE = (
         "VM973",
         "Log lines come from the engine, not from the files",
@@ -2103,57 +2090,67 @@ class Code(Enum):
         are collected all the same; `vipmesh logs` gets them from the engine.
         """,
     )
-    LOG_PATH_UNREACHABLE = (
-        "VM960",
-        "Files in a label about logs that the host does not have",
+    SHARES_REFUSED = (
+        "VM980",
+        "Shares that a service cannot have",
         """
-        The path of `log_store_<name>` is on a tmpfs, on a volume without a directory on the host, or in the layer of a
-        container whose storage driver does not say where it is: `overlay2` does, containerd's image store does not.
-        Mount a volume at the directory that the message names, and create the container again.
+        Shares divide the new connections of one service among its releases, which the label `routing.release` of its
+        containers names. The service or the release does not exist, the service has one release, or the shares are
+        more than 100 per cent together; the message says which, and what to write. Nothing was changed. [Shares of
+        releases](howto/shares.md) has examples.
         """,
     )
-    LOG_FILE_REFUSED = (
-        "VM961",
-        "Log files that are not read: links, FIFOs, devices",
+    SHARES_WITHOUT_WEIGHTS = (
+        "VM981",
+        "Shares of a service whose scheduler ignores weights",
         """
-        Only regular files are read, and no link is followed: a container could lead it to files of the host. Name the
-        files by the path that they have themselves. Many images have `/var/log/...` as links to `/dev/stdout`: collect
-        `stdout` then. `vipmesh_ship_refused_files` counts the names.
+        The schedulers `rr` and `lc` treat all endpoints alike, so a release would get as much as it has endpoints,
+        whatever its share. `wrr` and `wlc` are the same with weights. Nothing was changed.
         """,
     )
-    LOG_TOO_MANY_FILES = (
-        "VM962",
-        "More log files than are collected at once",
+    SCALING_LABEL = (
+        "VM987",
+        "A label about autoscaling",
         """
-        At most 128 files of a container are open at once, 4096 names of a directory are looked at, and 64 directories
-        are. A file that is read to its end makes room for the next one after 5 seconds without a change. Name fewer
-        files, or remove old ones.
+        The value of a label `auto_scaling.*` is not valid. The message has the valid form. The service keeps the
+        instances that it has: with one wrong label of these none is used, since a missing bound could end instances.
         """,
     )
-    LOG_LINES_CUT = (
-        "VM963",
-        "Log lines that are too long",
+    SCALING_LABELS_CONTRADICT = (
+        "VM988",
+        "Labels about autoscaling that contradict each other",
         """
-        A line of a file, or an event that `log.multiline` joins, has more than 64 KiB or 500 lines. It becomes several
-        documents, and nothing of it is lost; `vipmesh_ship_split_total` counts them. Let the program write shorter
-        lines, or look whether the pattern fits its lines.
+        `target_cpu` beside `max_cpu` or `min_cpu`, a minimum that is not below its maximum, a schedule outside of the
+        bounds, or any of these labels beside `global`. The message says which to change. None of the labels
+        `auto_scaling.*` of the service is used meanwhile.
         """,
     )
-    LOG_DIRECTORY_UNREADABLE = (
-        "VM964",
-        "A directory with log files cannot be opened",
+    SCALING_SCHEDULE = (
+        "VM989",
+        "A schedule of autoscaling that cannot be read",
         """
-        `vipmesh ship` needs CAP_DAC_READ_SEARCH, Linux 5.6, and the directories of volumes, bind mounts and layers at
-        the same paths as the engine has them. In a container, mount `/var/lib/docker/volumes` and
-        `/var/lib/docker/overlay2` there, read-only, as `deploy/compose.ship.yaml` does.
+        Each entry has the five fields of crontab(5), then `min=N`, `max=N` or both; `;` separates entries. The time
+        zone is a name of the time zone database, such as `Europe/Berlin`. None of the labels `auto_scaling.*` of the
+        service is used meanwhile.
         """,
     )
-    LOG_FILE_DAMAGED = (
-        "VM965",
-        "A log file inside of a container cannot be read",
+    USAGE_UNREADABLE = (
+        "VM990",
+        "The usage of a container cannot be read",
         """
-        The file was opened, but reading it fails, as on a damaged disk or a network file system that does not answer.
-        It is given up, and counted as lost; other files go on.
+        The service has labels `auto_scaling.*`, and the cgroup files of this container are not visible to the daemon:
+        it does not see the processes of the host, or has a cgroup namespace of its own. Run it with the PIDs and the
+        cgroups of the host (`pid: host`, `cgroup: host`) and with `/sys/fs/cgroup`. Nothing is removed from a service
+        while one of its instances has no sample.
+        """,
+    )
+    USAGE_NOT_WRITTEN = (
+        "VM991",
+        "The usage of containers cannot be written to the store",
+        """
+        The store does not answer, or refuses the record. If it refuses since the role of this worker lacks the right,
+        run the lines of `vipmesh cluster roles` again: usage has a prefix of its own. Traffic does not depend on it,
+        and no service loses instances meanwhile.
         """,
     )
 

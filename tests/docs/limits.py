@@ -899,6 +899,29 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
     ),
     "Stacks": (
         Bound(
+            "what another worker says of stacks: bytes; rows; workers of a row; reasons; characters; a number",
+            "{mesh.api.http.stacks:MAX_STACKS_BYTES|B}; {mesh.platform.stacks.listing:MOST_ROWS}; "
+            "{mesh.platform.stacks.listing:_MOST_WORKERS}; {mesh.platform.stacks.listing:_MOST_REASONS}; "
+            "{mesh.platform.stacks.listing:_MOST_CHARACTERS}; {mesh.platform.stacks.listing:_MOST_INSTANCES}",
+            _L,
+            "the answer is refused; the rest is left out or cut",
+        ),
+        Bound(
+            "the last deploys in the store: of a project; projects; services of a deploy; bytes; characters",
+            "{mesh.platform.stacks.kept_deploys:MOST_DEPLOYS}; {mesh.platform.stacks.kept_deploys:MOST_PROJECTS}; "
+            "{mesh.platform.stacks.kept_deploys:MOST_SERVICES}; {mesh.platform.stacks.kept_deploys:MOST_BYTES|B}; "
+            "{mesh.platform.stacks.kept_deploys:_MOST_CHARACTERS}",
+            _L,
+            "the oldest go; a larger record is refused as a whole, and written again",
+        ),
+        Bound(
+            "workers that `ps`, `scale` and `history` ask; time for an answer; instances of a service",
+            "{mesh.cli.remote_stacks:_MOST_WORKERS}; {mesh.cli.remote_stacks:_TIMEOUT|s}; "
+            "{mesh.platform.stacks.scaling:MOST_INSTANCES}",
+            _L,
+            "VM935; exit status 2",
+        ),
+        Bound(
             "time for an answer of the engine; where it asks a registry, or makes a swarm",
             "{mesh.platform.fleet.swarm:REQUEST_TIMEOUT|s}; {mesh.platform.fleet.swarm:REGISTRY_TIMEOUT|s}",
             _L,
@@ -1170,6 +1193,7 @@ OWN = frozenset(
         # How often, how much at a time, or how long this program itself acts.
         "mesh.cli.drain:_MAX_NAMES",
         "mesh.cli.parser:_INSTANCE_DIGITS",
+        "mesh.cli.remote_stacks:_PATIENCE",
         "mesh.cli.ps:_DIGITS",
         "mesh.platform.logs.documents:_ID_DIGITS",
         "mesh.platform.stacks.running:_MOST_REASONS",

@@ -39,6 +39,7 @@ BRING_THEIR_CODE = frozenset(
         "EnvFileError",
         "EtcdUnreachableError",
         "FleetConflictError",
+        "FleetNoQuorumError",
         "FleetRefusedError",
         "FleetUnavailableError",
         "LogSinkError",

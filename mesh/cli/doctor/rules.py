@@ -47,6 +47,8 @@ CODES = {
     "published ports": Code.DOCTOR_PUBLISHED_PORTS,
     "resolver": Code.DOCTOR_RESOLVER,
     "container engine": Code.DOCTOR_CONTAINER_ENGINE,
+    "live-restore": Code.DOCTOR_LIVE_RESTORE,
+    "swarm": Code.DOCTOR_SWARM_CERTIFICATE,
     "names": Code.DOCTOR_NAMES,
     "clock": Code.DOCTOR_CLOCK,
     "firewall": Code.DOCTOR_FIREWALL,
@@ -433,7 +435,7 @@ def _swarm(host: DoctorFacts, _: DoctorInput) -> Iterator[Finding]:
     if engine is not None and engine.live_restore and not engine.in_swarm and not engine.is_podman:
         found = "live-restore is set, and no swarm starts with it, so `vipmesh deploy` cannot be used on this engine"
         mend = 'only for stacks: write "live-restore": false to /etc/docker/daemon.json and restart the engine'
-        yield Finding(FindingLevel.HINT, "swarm", found, mend, Code.DOCTOR_LIVE_RESTORE)
+        yield Finding(FindingLevel.HINT, "live-restore", found, mend)
     if certificate is None:
         return
     when = f"its certificate ends on {certificate.last_day}"
@@ -443,7 +445,7 @@ def _swarm(host: DoctorFacts, _: DoctorInput) -> Iterator[Finding]:
         return
     found = f"{when} and should have been renewed: without it the engine leaves the swarm, and starts no instances"
     mend = "`docker node ls` on a manager shows whether this host is reached; else leave the swarm and join it again"
-    yield Finding(FindingLevel.WARNING, "swarm", found, mend, Code.DOCTOR_SWARM_CERTIFICATE)
+    yield Finding(FindingLevel.WARNING, "swarm", found, mend)
 
 
 def _names(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:

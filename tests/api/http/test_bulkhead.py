@@ -1,6 +1,7 @@
 """A request that raises ends alone, without a traceback for whoever sent it."""
 
 import asyncio
+import re
 import socket
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from mesh.model.part import DaemonPart
 from mesh.util.bulkhead import INTERNAL_ERRORS
 from tests.api.http.worker import client, socket_of
 
+PARTS = {"file": "page.js", "worker": "w9", "project": "shop", "service": "web"}
+"""What is asked for where a path has a part to fill in."""
 OBSERVED = WorkerSnapshot(WorkerFacts("1", "w1", "fake", "a test"))
 
 
@@ -46,7 +49,7 @@ async def test_every_route_runs_in_the_bulkhead(tmp_path: Path, monkeypatch: pyt
             for number, route in enumerate(routes):
                 assert route.resource is not None
                 before = errors()
-                path = route.resource.canonical.replace("{file}", "page.js").replace("{worker}", "w9")
+                path = re.sub(r"{(\w+)}", lambda part: PARTS[part[1]], route.resource.canonical)
                 async with session.request(route.method, path) as answer:
                     assert answer.status == 500, path
                     text = await answer.text()

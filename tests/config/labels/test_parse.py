@@ -265,7 +265,7 @@ def test_an_unknown_label_is_a_warning_with_the_nearest_name(labels: dict[str, s
     assert text in problem.remedy
 
 
-@pytest.mark.parametrize("label", ["log.multiline", "probe.restart"])
+@pytest.mark.parametrize("label", ["probe.restart"])
 def test_unsupported_labels_are_reported(label: str) -> None:
     problem = only_problem({**NAMED, f"aliyun.{label}": "2"})
     assert (problem.severity, problem.reason) == (Severity.WARNING, "it is not handled yet")

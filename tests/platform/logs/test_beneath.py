@@ -50,8 +50,6 @@ def test_special_files_are_named_and_not_waited_for(base: int, tmp_path: Path, k
     path = tmp_path / "base" / "special"
     if kind == "directory":
         path.mkdir()
-    elif kind == "device" and os.geteuid():
-        pytest.skip("making a device needs root")
     else:
         modes = {"FIFO": 0o010600, "socket": 0o140600, "device": 0o020600}
         os.mknod(path, modes[kind], os.makedev(1, 3) if kind == "device" else 0)

@@ -82,7 +82,8 @@ class ServiceLogReader:
             meant = meant[:MAX_INSTANCES]
         end = self._clock() + READ_SECONDS
         share = (READ_BYTES if query.after is None else FOLLOW_BYTES) // max(1, len(meant))
-        if any(not each.path for each in meant):
+        # A container that has only begun has no log yet, and gets one.
+        if query.after is None and any(each.sources and not each.path for each in meant):
             text = "some instances write to files alone; their lines are in the store of logs"
             gathering.notes.append(note(text, Code.LOG_LINES_LEFT_OUT))
         for target in (each for each in meant if each.path):

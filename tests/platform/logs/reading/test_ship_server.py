@@ -6,17 +6,19 @@ import os
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from mesh.config.labels.logs import LogLabels
+from mesh.config.labels.logs import LogLabels, LogPathLabel
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.platform.logs import ship_server
 from mesh.platform.logs.counters import LogCounters, render_counters
 from mesh.platform.logs.documents import LogOrigin
+from mesh.platform.logs.locate import LogFileSource
 from mesh.platform.logs.reading.query import LogQuery
 from mesh.platform.logs.reading.reader import ServiceLogReader
 from mesh.platform.logs.reading.worker_reader import ShipSocketClient, ShipUnreachableError
@@ -98,6 +100,29 @@ async def test_lines_of_one_service_merged_and_no_other_ones(tmp_path: Path) -> 
         bed.add("other/web", "web3", "not meant")
         found = await bed.ship.read(LogQuery("web"))
         assert (found.services, found.lines) == (("other/web", "shop/web"), ()), "the name means two"
+
+
+async def test_an_instance_that_writes_to_files_alone_is_told_and_one_that_has_only_begun_is_not(
+    tmp_path: Path,
+) -> None:
+    async with answering(tmp_path) as bed:
+        bed.add("shop/web", "web1", "a")
+        begun = replace(bed.targets[0], origin=replace(bed.targets[0].origin, container_id="b" * 64), path="")
+        bed.targets.append(begun)
+        bed.reader.update(bed.targets)
+        found = await bed.ship.read(LogQuery("web"))
+        assert ([each.text for each in found.lines], found.notes) == (["a"], ())
+        bed.reader.update(
+            [
+                *bed.targets,
+                replace(
+                    begun, sources=(LogFileSource(LogPathLabel("app", ("var", "log", "x.log")), "/v", ("x.log",)),)
+                ),
+            ]
+        )
+        found = await bed.ship.read(LogQuery("web"))
+        assert [each.text for each in found.lines] == ["a"]
+        assert [each.code for each in found.notes] == [Code.LOG_LINES_LEFT_OUT.value]
 
 
 async def test_what_follows_an_answer_also_of_an_instance_that_came_later(tmp_path: Path) -> None:

@@ -77,8 +77,12 @@ def kept_deploys(records: Iterable[DeployRecord]) -> tuple[KeptDeploy, ...]:
 def merge_deploys(kept: Iterable[KeptDeploy], found: Iterable[KeptDeploy]) -> tuple[KeptDeploy, ...]:
     """Return the newest deploys of both, each once; what is `found` in the engine counts where both say something."""
     merged: dict[tuple[int, str], dict[str, str]] = {}
-    for each in (*kept, *found):
-        merged.setdefault((each.at, each.by), {}).update(each.digests)
+    for each in (*found, *kept):
+        digests = merged.setdefault((each.at, each.by), {})
+        for service, digest in each.digests.items():
+            # A record with more services of one deploy is no valid one.
+            if service not in digests and len(digests) < MOST_SERVICES:
+                digests[service] = digest
     return _newest(KeptDeploy(at, by, digests) for (at, by), digests in merged.items())
 
 
@@ -105,7 +109,7 @@ def decode_deploys(value: bytes) -> tuple[KeptDeploy, ...]:
         raise ValueError("it is nested too deeply") from error
     if found.v != _VERSION:
         return ()
-    return _newest(_valid(each) for each in found.deploys[:MOST_DEPLOYS])
+    return merge_deploys((), map(_valid, found.deploys[:MOST_DEPLOYS]))
 
 
 def surplus_keys(records: Mapping[str, bytes]) -> tuple[str, ...]:

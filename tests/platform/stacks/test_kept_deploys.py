@@ -125,6 +125,19 @@ async def test_a_record_that_is_not_valid_is_refused_whole_and_written_again(val
     assert deploy.by == "kim@w1"
 
 
+def test_a_deploy_that_a_record_has_twice_is_one() -> None:
+    twice = {"at": 5, "by": "kim@w1", "digests": {"web": "aa"}}, {"at": 5, "by": "kim@w1", "digests": {"db": "bb"}}
+    (deploy,) = decode_deploys(json.dumps({"v": 1, "deploys": twice}).encode())
+    assert deploy == KeptDeploy(5, "kim@w1", {"web": "aa", "db": "bb"})
+
+
+def test_what_is_merged_is_a_record_that_can_be_read_again() -> None:
+    """Two halves of one deploy, each with as many services as a deploy may have."""
+    halves = [KeptDeploy(5, "k", {f"{half}{n}": "a" for n in range(MOST_SERVICES)}) for half in "ab"]
+    (merged,) = decode_deploys(encode_deploys(merge_deploys(halves[:1], halves[1:])))
+    assert merged == halves[1], "what the engine has goes first"
+
+
 @given(st.binary(max_size=300))
 def test_any_bytes_are_deploys_or_a_value_error(value: bytes) -> None:
     try:

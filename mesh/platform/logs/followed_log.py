@@ -5,11 +5,12 @@ from pathlib import Path
 
 from mesh.model.problem import Problem
 from mesh.platform.logs.counters import ServiceLogCounters
-from mesh.platform.logs.documents import make_documents
-from mesh.platform.logs.json_file import AssembledLines, LogLine, LogPosition, StoredLine, assemble_lines
+from mesh.platform.logs.documents import LogDocument, make_documents, make_plain_documents
+from mesh.platform.logs.json_file import AssembledLines, LogPosition, assemble_lines
 from mesh.platform.logs.line_rate import LineRateLimit
+from mesh.platform.logs.plain_lines import LogBlock, PlainLines, read_plain_lines
 from mesh.platform.logs.reader import LogTurn
-from mesh.platform.logs.tail import LONGEST_LINE, ContainerTail, LostLines
+from mesh.platform.logs.tail import LONGEST_LINE, ContainerTail, LostLines, lines_of
 from mesh.platform.logs.targets import LogTarget
 from mesh.sources.docker.inspection import start_time
 
@@ -45,20 +46,19 @@ class FollowedLog:
         """Read about `limit` bytes and return their documents; None if no line is complete. Raises `OSError`."""
         if not self.tail.has_more():
             return None
-        found = self._assemble(limit, final=self.is_removed or not self.target.runs)
-        if found is None or found.end is None:
+        blocks, is_all = self.tail.read_blocks(limit)
+        plain = [found for each in blocks if (found := read_plain_lines(each)) is not None]
+        if plain and len(plain) == len(blocks):
+            return self._plain_turn(plain)
+        assembled = self._assemble(blocks, is_all=is_all)
+        if assembled is None or assembled.end is None:
             return None
-        self.counters.split += found.split
-        self.counters.unreadable += found.unreadable
-        lines: Sequence[LogLine] = found.lines
-        if self.rate is not None:
-            admitted = self.rate.admit(len(lines), self._clock())
-            self.counters.limited += len(lines) - admitted
-            self.is_limited = admitted < len(lines)
-            lines = lines[:admitted]
+        self.counters.split += assembled.split
+        self.counters.unreadable += assembled.unreadable
+        lines = assembled.lines[: self._admit(len(assembled.lines))]
         documents = make_documents(lines, self.target.origin, self.target.labels, read_at)
-        last = found.lines[-1].time if found.lines else None
-        return LogTurn(documents, found.end, start_time(last))
+        last = assembled.lines[-1].time if assembled.lines else None
+        return LogTurn(documents, assembled.end, start_time(last))
 
     def prepare(self, turn: LogTurn) -> None:
         """Do nothing: no turn is forced."""
@@ -104,16 +104,35 @@ class FollowedLog:
         """Close all files."""
         self.tail.close()
 
-    def _assemble(self, limit: int, *, final: bool) -> AssembledLines | None:
-        """Read more and more until a line is complete, and at the end take it as it is."""
-        stored: list[StoredLine] = []
-        for size in (limit, LONGEST_LINE):
-            stored, is_all = self.tail.read(size)
-            if not stored and is_all:
+    def _plain_turn(self, plain: Sequence[PlainLines]) -> LogTurn:
+        documents: list[LogDocument] = []
+        left = self._admit(sum(len(each.starts) for each in plain))
+        for each in plain:
+            documents += make_plain_documents(each.first(left), self.target.origin, self.target.labels)
+            left -= min(left, len(each.starts))
+        last = plain[-1]
+        return LogTurn(tuple(documents), LogPosition(last.generation, last.end), start_time(last.times[-1]))
+
+    def _admit(self, count: int) -> int:
+        """Return how many of so many lines are collected, and count the others."""
+        if self.rate is None:
+            return count
+        admitted = self.rate.admit(count, self._clock())
+        self.counters.limited += count - admitted
+        self.is_limited = admitted < count
+        return admitted
+
+    def _assemble(self, blocks: Sequence[LogBlock], *, is_all: bool) -> AssembledLines | None:
+        """Join the parts of lines; read more until a line is complete, and at the end take it as it is."""
+        final = self.is_removed or not self.target.runs
+        for size in (0, LONGEST_LINE):
+            if size:
+                blocks, is_all = self.tail.read_blocks(size)
+            if not blocks and is_all:
                 return None
-            found = assemble_lines(stored, final=final and is_all)
+            found = assemble_lines(lines_of(blocks), final=final and is_all)
             if found.end is not None:
                 return found
             if is_all:
                 return None
-        return assemble_lines(stored, final=True)
+        return assemble_lines(lines_of(blocks), final=True)

@@ -55,6 +55,8 @@ class LogBatch:
     documents: list[LogDocument] = field(default_factory=list)
     turns: dict[str, LogTurn] = field(default_factory=dict)
     """What each reader has in it, by its key."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Bytes of the documents of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,8 @@ class LogShipper:
         if self._prepare(batch):
             await self._save()
         refused = await self._deliver(batch.documents)
-        await self._until_saved(lambda: self._files.refused.append(refused))
+        if refused:
+            await self._until_saved(lambda: self._files.refused.append(refused))
         self._advance(batch, refused)
         await self._save()
         self._close_finished()
@@ -220,7 +223,8 @@ class LogShipper:
                 if turn is not None:
                     batch.turns[id] = turn
                     batch.documents += turn.documents
-                    size += sum(len(document.body) for document in turn.documents)
+                    batch.sizes[id] = sum([len(document.body) for document in turn.documents])
+                    size += batch.sizes[id]
         self._report()
         return batch
 
@@ -288,10 +292,10 @@ class LogShipper:
             if (position := each.saved()) is not None:
                 self._positions[id] = position
             each.last_time = turn.last_time or each.last_time
-            stored = [document for document in turn.documents if document.id not in not_stored]
-            each.counters.lines += len(stored)
-            each.counters.bytes += sum(len(document.body) for document in stored)
-            each.counters.refused += len(turn.documents) - len(stored)
+            lost = [document for document in turn.documents if document.id in not_stored] if not_stored else ()
+            each.counters.lines += len(turn.documents) - len(lost)
+            each.counters.bytes += batch.sizes[id] - sum(len(document.body) for document in lost)
+            each.counters.refused += len(lost)
         if refused:
             log.error(
                 "store of logs: it refuses %d documents, the first with %s; they are in refused.jsonl in [ship] state",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mesh.platform.logs.generations import LogGeneration, open_generations
 from mesh.platform.logs.json_file import LogPosition, StoredLine
+from mesh.platform.logs.plain_lines import LogBlock
 
 MAX_REMOVED = 8
 """Files without a name that are held: their space on the disk is free only when they are closed."""
@@ -64,7 +65,12 @@ class ContainerTail:
         """Return whole lines that follow the position, of about `limit` bytes, and whether these are all that there
         are. Raises `OSError`.
         """
-        lines: list[StoredLine] = []
+        blocks, is_all = self.read_blocks(limit)
+        return lines_of(blocks), is_all
+
+    def read_blocks(self, limit: int) -> tuple[list[LogBlock], bool]:
+        """Return the same as blocks, none of them empty."""
+        blocks: list[LogBlock] = []
         left = limit
         for index, generation in enumerate(self._held):
             offset = self.position.offset if self.position and not index else 0
@@ -73,13 +79,14 @@ class ContainerTail:
             end = data.rfind(b"\n") + 1
             if is_whole and generation is not self._held[-1]:
                 end = len(data)  # nothing is written to this file any more
-            elif not (is_whole or end or lines) and limit >= LONGEST_LINE:
+            elif not (is_whole or end or blocks) and limit >= LONGEST_LINE:
                 end = len(data)  # no line of the driver is so long: in pieces
-            lines += split_lines(data[:end], generation.fingerprint, offset)
+            if end:
+                blocks.append(LogBlock(generation.fingerprint, offset, data[:end]))
             left -= len(data)
             if not is_whole:
-                return lines, False
-        return lines, True
+                return blocks, False
+        return blocks, True
 
     def advance(self, position: LogPosition) -> None:
         """Move the position to where the store has everything before it, and close files that lie before it."""
@@ -190,6 +197,11 @@ class ContainerTail:
             return not generation.read(offset, 1)
         except OSError:
             return False  # `read` tells why
+
+
+def lines_of(blocks: Sequence[LogBlock]) -> list[StoredLine]:
+    """Return the lines of blocks."""
+    return [line for each in blocks for line in split_lines(each.data, each.generation, each.offset)]
 
 
 def split_lines(data: bytes, generation: str, offset: int) -> list[StoredLine]:

@@ -13,6 +13,7 @@ from mesh.platform.logs.sinks import RefusedDocument
 
 _CONFLICT = 409
 """`create` of an identifier that is there: the document is stored."""
+_CREATED = b'"status":201'
 _MAX_REASON = 500
 """Characters of the reason that are kept."""
 
@@ -32,6 +33,13 @@ class BulkAnswer(msgspec.Struct, frozen=True):
     """One for each document, in order, under the name of the operation."""
 
 
+class BulkSummary(msgspec.Struct, frozen=True):
+    """The part of an answer that says whether the items need be looked at."""
+
+    errors: bool = True
+    """Whether a document was not created, also because it is there."""
+
+
 class MisunderstoodAnswerError(ValueError):
     """The answer is not one of the bulk API."""
 
@@ -49,17 +57,17 @@ class BulkVerdict:
 
 def encode_bulk(documents: Sequence[LogDocument], indices: Sequence[str]) -> bytes:
     """Return the body of a request that creates each document in its index."""
-    parts = []
-    for each, index in zip(documents, indices, strict=True):
+    parts: list[bytes] = []
+    for (id, _, body), index in zip(documents, indices, strict=True):
         # The index and the identifier have only characters that JSON does not escape.
-        parts.append(f'{{"create":{{"_index":"{index}","_id":"{each.id}"}}}}\n'.encode())
-        parts.append(each.body)
-        parts.append(b"\n")
+        parts += (f'{{"create":{{"_index":"{index}","_id":"{id}"}}}}\n'.encode(), body, b"\n")
     return b"".join(parts)
 
 
 def judge_bulk(documents: Sequence[LogDocument], body: bytes) -> BulkVerdict:
     """Say what became of the documents. Raises `MisunderstoodAnswerError`."""
+    if _are_all_created(len(documents), body):
+        return BulkVerdict(())
     try:
         answer = msgspec.json.decode(body, type=BulkAnswer)
     except (ValueError, RecursionError) as error:
@@ -79,6 +87,17 @@ def judge_bulk(documents: Sequence[LogDocument], body: bytes) -> BulkVerdict:
         else:
             refused.append(RefusedDocument(document, _in_words(result)))
     return BulkVerdict(tuple(refused), postponed, reason)
+
+
+def _are_all_created(count: int, body: bytes) -> bool:
+    """Return whether the answer says that nothing failed, and that it created so many documents."""
+    # Within a text of JSON the quotes would have backslashes.
+    if body.count(_CREATED) != count:
+        return False
+    try:
+        return not msgspec.json.decode(body, type=BulkSummary).errors
+    except (ValueError, RecursionError):
+        return False
 
 
 def _in_words(result: BulkItemResult) -> str:

@@ -41,7 +41,8 @@ class ElasticsearchSink(LogSink):
 
     async def _bulk(self, documents: Sequence[LogDocument]) -> RefusedRequest | Sequence[RefusedDocument]:
         if self._setup is None:
-            indices = [f"{self._index}-{each.store}" for each in documents]
+            names = {store: f"{self._index}-{store}" for store in {each.store for each in documents}}
+            indices = [names[each.store] for each in documents]
         else:
             indices = await self._setup.place(documents)
         body = encode_bulk(documents, indices)

@@ -72,7 +72,7 @@ class LogStoreClient:
         self._access = access
         self._first = 0
         """Which endpoint is asked first."""
-        self._tls: ssl.SSLContext | None = open_tls(access)
+        self._tls: ssl.SSLContext | None = open_tls(access) if _needs_tls(access) else None
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, request: LogStoreRequest) -> LogStoreAnswer:
@@ -112,7 +112,7 @@ class LogStoreClient:
         self, endpoint: str, request: LogStoreRequest, headers: dict[str, str]
     ) -> tuple[LogStoreAnswer, float]:
         """Return the answer of an endpoint, and the seconds that it asks to wait."""
-        if self._tls is None:
+        if self._tls is None and _needs_tls(self._access):
             self._tls = open_tls(self._access)
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT, sock_connect=CONNECT_TIMEOUT)
@@ -122,11 +122,17 @@ class LogStoreClient:
             f"{endpoint}{request.path}",
             data=request.body,
             headers=headers,
-            ssl=self._tls,
+            ssl=self._tls or True,
             allow_redirects=False,
         ) as response:
             answer = LogStoreAnswer(response.status, await response.read())
             return answer, parse_pause(response.headers.get("Retry-After"), datetime.now(UTC))
+
+
+def _needs_tls(access: LogStoreAccess) -> bool:
+    """Return whether an endpoint has TLS, or files are named for it: the system's authorities take time to load."""
+    is_encrypted = any(not each.lower().startswith("http://") for each in access.endpoints)
+    return is_encrypted or access.ca is not None or access.certificate is not None
 
 
 def open_tls(access: LogStoreAccess) -> ssl.SSLContext:

@@ -126,6 +126,9 @@ class FollowedFiles:
         now = self._clock()
         return any(self._is_ready(tail, now) for tail in self._files.tails.values())
 
+    def quiet_path(self) -> None:
+        """Return nothing: a new file may appear in any of the directories."""
+
     def unread(self) -> int:
         """Return how many bytes follow the positions, of compressed files none."""
         return sum(0 if t.file.is_compressed else max(0, t.size - t.offset) for t in self._files.tails.values())

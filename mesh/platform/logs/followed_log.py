@@ -84,6 +84,10 @@ class FollowedLog:
         """Return whether there may be something to read."""
         return self.tail.has_more()
 
+    def quiet_path(self) -> Path | None:
+        """Return the file that the engine writes to if all of it is read."""
+        return None if self.is_removed else self.tail.quiet_path()
+
     def unread(self) -> int:
         """Return how many bytes follow the position, of compressed files none."""
         return self.tail.unread()

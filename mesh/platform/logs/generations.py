@@ -42,14 +42,24 @@ class LogGeneration:
 
     def identify(self) -> bool:
         """Read the first line, and return whether it is complete. Raises `OSError`."""
+        found = self._read_fingerprint()
+        self.fingerprint = found or ""
+        return found is not None
+
+    def has_other_content(self) -> bool:
+        """Return whether the first line is not the one that it was identified by: the file was cut, and written again.
+        Raises `OSError`.
+        """
+        return not self.is_compressed and self._read_fingerprint() != self.fingerprint
+
+    def _read_fingerprint(self) -> str | None:
         # Most first lines are short, and damage further on in a compressed file is found when it is read.
         first, feed, _ = self.read(0, _SHORT_LINE).partition(b"\n")
         if not feed:
             first, feed, _ = self.read(0, FIRST_LINE).partition(b"\n")
         if not feed and len(first) < FIRST_LINE:
-            return False
-        self.fingerprint = hashlib.blake2b(first, digest_size=8).hexdigest()
-        return True
+            return None
+        return hashlib.blake2b(first, digest_size=8).hexdigest()
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to `size` bytes; fewer at the end of the file alone. Raises `OSError`, also for damaged data."""

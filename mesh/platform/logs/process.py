@@ -15,6 +15,7 @@ from mesh.model.part import DaemonPart
 from mesh.platform.logs.container_logs import ContainerLogs
 from mesh.platform.logs.counters import LogCounters, render_counters
 from mesh.platform.logs.file_positions import LogFilePositions
+from mesh.platform.logs.file_watch import KernelFileWatch
 from mesh.platform.logs.json_file import LogPosition
 from mesh.platform.logs.positions import DamagedPositionsError, PositionFile
 from mesh.platform.logs.reading.reader import ServiceLogReader
@@ -57,7 +58,8 @@ async def run_ship(settings: Settings) -> None:
         raise ShipSettingsError(f"[ship]: {error}; name a file or directory that can be used") from error
     raise_file_limit()
     files = ShipperFiles(saved, RefusedDocumentFile(state / "refused.jsonl"), LogFilePositions(saved.files))
-    shipper = LogShipper(sink, files, positions, counters)
+    watch = KernelFileWatch()
+    shipper = LogShipper(sink, files, positions, counters, watch=watch)
     required = tuple(map(label_constraint, settings.source_docker_require))
     rules = LabelRules(settings.source_docker_image_labels, required)
     reader = ServiceLogReader(settings.node_name)
@@ -86,6 +88,7 @@ async def run_ship(settings: Settings) -> None:
         await server.close()
         reader.close()
         shipper.close()
+        watch.close()
         await sink.close()
         os.close(lock)
 

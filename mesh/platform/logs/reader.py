@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from mesh.model.problem import Problem
@@ -69,6 +70,9 @@ class LogReader(Protocol):
 
     def has_more(self) -> bool:
         """Return whether there may be something to read."""
+
+    def quiet_path(self) -> Path | None:
+        """Return the file whose next change is the next news of this reader; None if it is to be looked at anyway."""
 
     def unread(self) -> int:
         """Return how many bytes follow the position, of compressed files none."""

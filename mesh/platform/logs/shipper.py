@@ -19,8 +19,10 @@ from mesh.model.problem import Problem, Severity
 from mesh.platform.logs.counters import LogCounters
 from mesh.platform.logs.documents import LogDocument
 from mesh.platform.logs.file_positions import LogFilePositions
+from mesh.platform.logs.file_watch import FileWatch
 from mesh.platform.logs.followed_files import FollowedFiles
 from mesh.platform.logs.followed_log import FollowedLog
+from mesh.platform.logs.idle_logs import IdleLogs
 from mesh.platform.logs.json_file import LogPosition
 from mesh.platform.logs.line_rate import LineRateLimit
 from mesh.platform.logs.positions import PositionFile
@@ -79,8 +81,13 @@ class LogShipper:
         positions: Mapping[str, LogPosition],
         counters: LogCounters,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        watch: FileWatch | None = None,
     ) -> None:
-        """`positions` are those of an earlier process, by container ID. `clock` is in seconds."""
+        """`positions` are those of an earlier process, by container ID. `clock` is in seconds.
+
+        `watch` tells of logs that nobody has written to for a while, and stays the caller's; None: they are looked at.
+        """
         self._sink = sink
         self._files = files
         self._positions = dict(positions)
@@ -90,6 +97,7 @@ class LogShipper:
         """By the ID of the container for its standard output, and with `/files` behind it for its files."""
         self._first = 0
         """Which log has the first turn of the next batch."""
+        self._idle = IdleLogs(watch)
         self._conditions = Conditions()
         self._unreadable: dict[str, Problem] = {}
         """Logs that cannot be opened, by the ID of the container."""
@@ -103,15 +111,21 @@ class LogShipper:
         for id, known in self._logs.items():
             target_now = wanted.get(id.partition("/")[0])
             known.is_removed = target_now is None
+            if known.is_removed:
+                self._idle.wake((id,))
             known.target = target_now or known.target
         self._positions = {id: each for id, each in self._positions.items() if id in self._logs}
         self.follow_rotation()
 
     def follow_rotation(self) -> None:
         """Open the files that rotations have made, and report what they took unread."""
-        for id, each in self._logs.items():
+        self._idle.wake_told()
+        now = self._clock()
+        looked_at = [*self._idle.awake(self._logs), *self._idle.due(self._logs, now)]
+        for id, each in looked_at:
             with bulkhead.contain(f"log of {each.target.origin.container}"):
                 self._follow(id, each)
+        self._idle.settle(looked_at, now)
         self._report()
 
     async def keep_following(self) -> None:
@@ -209,7 +223,8 @@ class LogShipper:
     def _collect(self) -> LogBatch:
         batch = LogBatch()
         size = 0
-        logs = list(self._logs.items())
+        self._idle.wake_told()
+        logs = self._idle.awake(self._logs)
         start = self._first % len(logs) if logs else 0
         active = sum(each.has_more() for _, each in logs)
         limit = max(LEAST_TURN, min(LARGEST_TURN, MAX_BATCH // 2 // max(1, active)))
@@ -325,12 +340,14 @@ class LogShipper:
         finished = [id for id, each in self._logs.items() if each.is_finished()]
         for id in finished:
             self._logs.pop(id).close()
+            self._idle.wake((id,))
             self._unreadable.pop(id, None)
             self._positions.pop(id, None)
 
     def _measure(self) -> None:
         now = time.time()
-        behind = [each for each in self._logs.values() if each.has_more() and each.last_time is not None]
+        awake = [each for _, each in self._idle.awake(self._logs)]
+        behind = [each for each in awake if each.has_more() and each.last_time is not None]
         self._counters.refused_files = sum(each.refused_count() for each in self._logs.values())
-        self._counters.unread_bytes = sum(each.unread() for each in self._logs.values())
+        self._counters.unread_bytes = sum(each.unread() for each in awake)
         self._counters.lag_seconds = max((now - (each.last_time or 0) / 1e9 for each in behind), default=0.0)

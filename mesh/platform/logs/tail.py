@@ -85,8 +85,13 @@ class ContainerTail:
                 blocks.append(LogBlock(generation.fingerprint, offset, data[:end]))
             left -= len(data)
             if not is_whole:
-                return blocks, False
-        return blocks, True
+                break
+        else:
+            is_whole = True
+        # It is compared after it was read: so these bytes follow the ones that the store has.
+        if blocks and blocks[-1].generation == self._held[-1].fingerprint and self._check_cut():
+            return [], True
+        return blocks, is_whole
 
     def advance(self, position: LogPosition) -> None:
         """Move the position to where the store has everything before it, and close files that lie before it."""
@@ -122,6 +127,20 @@ class ContainerTail:
         offset = self.position.offset if self.position else 0
         return any(each.is_compressed or each.unread(0 if i else offset) > 0 for i, each in enumerate(self._held))
 
+    def quiet_path(self) -> Path | None:
+        """Return the file whose next change is the next news of the log; None if there are news, or may be."""
+        try:
+            if not self._held:
+                # The container has not written anything yet.
+                is_empty = self.position is None and self.path.stat(follow_symlinks=False).st_size == 0
+                return self.path if is_empty else None
+            newest = self._held[-1]
+            offset = self.position.offset if self.position else 0
+            is_read = len(self._held) == 1 and not newest.is_compressed and newest.unread(offset) == 0
+            return self.path if is_read and self._is_newest(newest) else None
+        except OSError:
+            return None
+
     def take_lost(self) -> LostLines:
         """Return what was lost since the last call."""
         lost, self.lost = self.lost, LostLines()
@@ -138,15 +157,20 @@ class ContainerTail:
         except OSError:
             return False
 
-    def _check_cut(self) -> None:
-        """Begin again with a file that was cut (`truncate -s 0`): what it had is gone, and what it has is new."""
+    def _check_cut(self) -> bool:
+        """Begin again with a file that was cut (`truncate -s 0`), and return whether it was: what it had is gone, and
+        what it has is new, also if that is more by now. Raises `OSError`.
+        """
         newest = self._held[-1]
         offset = self.position.offset if self.position and len(self._held) == 1 else 0
-        if newest.unread(offset) < 0:
-            self.lost.occasions += 1
-            self._held.pop().close()
-            if not self._held:
-                self.position = None
+        unread = newest.unread(offset)
+        if unread == 0 or (unread > 0 and not newest.has_other_content()):
+            return False
+        self.lost.occasions += 1
+        self._held.pop().close()
+        if not self._held:
+            self.position = None
+        return True
 
     def _join(self, found: Sequence[LogGeneration]) -> None:
         """Add the files that are not held yet, of which `found` has the oldest first."""

@@ -208,3 +208,21 @@ def test_a_log_that_is_not_there_yet_is_awaited(tmp_path: Path) -> None:
     log.write(1)
     assert read(tail) == numbers(1, 1)
     assert tail.position == LogPosition(tail.position.generation, 7) if tail.position else False
+
+
+@pytest.mark.parametrize("moment", ["before it is followed", "before it is read"])
+def test_a_file_that_was_cut_and_has_more_than_before_is_read_from_its_beginning(tmp_path: Path, moment: str) -> None:
+    path = tmp_path / "json.log"
+    path.write_bytes(b"old line\n")
+    tail = ContainerTail(path, None)
+    assert read(tail) == [b"old line"]
+    if moment == "before it is read":
+        tail.follow()
+    os.truncate(path, 0)
+    with path.open("ab") as file:
+        file.write(b"a first line that is longer\nand another one\n")
+    if moment == "before it is read":
+        assert tail.read(1 << 20) == ([], True)
+    tail.follow()
+    assert tail.take_lost().occasions == 1
+    assert read(tail) == [b"a first line that is longer", b"and another one"]

@@ -100,7 +100,9 @@ class Shipper:
     def start(self) -> None:
         """Start it."""
         quiet = subprocess.DEVNULL
-        self.process = subprocess.Popen(self.command, stdin=quiet, stdout=quiet, stderr=quiet)
+        # As it is installed: with its bytecode.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        self.process = subprocess.Popen(self.command, stdin=quiet, stdout=quiet, stderr=quiet, env=environment)
 
     @property
     def pid(self) -> int:

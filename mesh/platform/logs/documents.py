@@ -6,11 +6,10 @@ of a rotation: file systems give the number of a file that was removed to the ne
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import repeat
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import msgspec
+from typing_extensions import override
 
 from mesh.config.labels.logs import LogLabels
 from mesh.platform.logs.json_file import LogLine
@@ -45,6 +44,68 @@ class LogDocument(NamedTuple):
     """A JSON object on one line, without line feed."""
 
 
+class DocumentColumns(NamedTuple):
+    """What differs in the documents of one container, column by column, all of one length."""
+
+    starts: Sequence[int]
+    """Offsets of the lines, the ends of the identifiers."""
+    times: Sequence[str]
+    """Without characters that JSON escapes."""
+    messages: Sequence[bytes]
+    """As JSON."""
+    rests: Sequence[bytes]
+    """What follows the message in the body, its comma included."""
+
+
+class PlainDocuments(Sequence[LogDocument]):
+    """Documents of one container. Each is made when it is asked for: a store that takes columns needs none of them."""
+
+    def __init__(self, store: str, prefix: str, columns: DocumentColumns) -> None:
+        """`prefix` is what all identifiers begin with, and a hyphen follows it."""
+        self.store = store
+        self.prefix = prefix
+        self.columns = columns
+
+    @property
+    def size(self) -> int:
+        """Bytes of all bodies."""
+        _, times, messages, rests = self.columns
+        return (
+            sum(map(len, times))
+            + sum(map(len, messages))
+            + sum(map(len, rests))
+            + len(times) * len(_body("", b"", b""))
+        )
+
+    @override
+    def __len__(self) -> int:
+        return len(self.columns.starts)
+
+    @overload
+    def __getitem__(self, index: int) -> LogDocument: ...
+    @overload
+    def __getitem__(self, index: slice) -> "PlainDocuments": ...
+    @override
+    def __getitem__(self, index: int | slice) -> "LogDocument | PlainDocuments":
+        starts, times, messages, rests = self.columns
+        if isinstance(index, slice):
+            columns = DocumentColumns(starts[index], times[index], messages[index], rests[index])
+            return PlainDocuments(self.store, self.prefix, columns)
+        body = _body(times[index], messages[index], rests[index])
+        return LogDocument(f"{self.prefix}-{starts[index]}", self.store, body)
+
+
+def size_of(documents: Sequence[LogDocument]) -> int:
+    """Return the bytes of the bodies of documents."""
+    if isinstance(documents, PlainDocuments):
+        return documents.size
+    return sum([len(each.body) for each in documents])
+
+
+def _body(time: str, message: bytes, rest: bytes) -> bytes:
+    return b'{"@timestamp":"%b","message":%b%b' % (time.encode(), message, rest)
+
+
 def make_documents(
     lines: Sequence[LogLine], origin: LogOrigin, labels: LogLabels, read_at: str, *, file: str | None = None
 ) -> tuple[LogDocument, ...]:
@@ -61,24 +122,24 @@ def make_documents(
     prefix = origin.container_id[:_ID_DIGITS]
     ids = [f"{prefix}-{line.start.generation}-{line.start.offset}" for line in lines]
     store = store_name(origin.service, labels.store)
-    bodies = _bodies(times, texts, [line.stream for line in lines], _fixed_fields(origin, labels, file))
-    return tuple([LogDocument(id, store, body) for id, body in zip(ids, bodies, strict=True)])
+    rests = _rests([line.stream for line in lines], _fixed_fields(origin, labels, file))
+    return tuple(
+        LogDocument(id, store, _body(time, _encode(text), rests[line.stream]))
+        for id, time, text, line in zip(ids, times, texts, lines, strict=True)
+    )
 
 
-def make_plain_documents(lines: PlainLines, origin: LogOrigin, labels: LogLabels) -> tuple[LogDocument, ...]:
+def make_plain_documents(lines: PlainLines, origin: LogOrigin, labels: LogLabels) -> PlainDocuments:
     """Make the documents of plain lines of a container's standard output: the same as `make_documents` does."""
     texts = lines.texts
     if labels.timestamp:
         texts = [f"{time} {text}" for time, text in zip(lines.times, texts, strict=True)]
-    prefix = f"{origin.container_id[:_ID_DIGITS]}-{lines.generation}"
-    ids = [f"{prefix}-{start}" for start in lines.starts]
-    store = store_name(origin.service, labels.store)
-    bodies = _bodies(lines.times, texts, lines.streams, _fixed_fields(origin, labels, None))
-    return tuple(map(_new_document, zip(ids, repeat(store), bodies)))
-
-
-_new_document = partial(tuple.__new__, LogDocument)
-"""`LogDocument._make` without its Python code."""
+    rests = _rests(lines.streams, _fixed_fields(origin, labels, None))
+    return PlainDocuments(
+        store_name(origin.service, labels.store),
+        f"{origin.container_id[:_ID_DIGITS]}-{lines.generation}",
+        DocumentColumns(lines.starts, lines.times, list(map(_encode, texts)), [rests[each] for each in lines.streams]),
+    )
 
 
 def _fixed_fields(origin: LogOrigin, labels: LogLabels, file: str | None) -> dict[str, object]:
@@ -95,16 +156,9 @@ def _fixed_fields(origin: LogOrigin, labels: LogLabels, file: str | None) -> dic
     }
 
 
-def _bodies(
-    times: Sequence[str], texts: Sequence[str], streams: Sequence[str], fixed: Mapping[str, object]
-) -> list[bytes]:
-    """Return a JSON object for each line; what is the same in all of them is encoded once."""
-    tails = {stream: b"," + _encode({"stream": stream, **fixed})[1:] for stream in set(streams)}
-    head, middle = b'{"@timestamp":', b',"message":'
-    return [
-        b"".join((head, time, middle, text, tails[stream]))
-        for time, text, stream in zip(map(_encode, times), map(_encode, texts), streams, strict=True)
-    ]
+def _rests(streams: Sequence[str], fixed: Mapping[str, object]) -> dict[str, bytes]:
+    """Return what follows the message in the documents of each stream: it is the same in all of them."""
+    return {stream: b"," + _encode({"stream": stream, **fixed})[1:] for stream in set(streams)}
 
 
 def store_name(service: str, store: str) -> str:

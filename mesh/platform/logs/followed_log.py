@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mesh.model.problem import Problem
 from mesh.platform.logs.counters import ServiceLogCounters
-from mesh.platform.logs.documents import LogDocument, make_documents, make_plain_documents
+from mesh.platform.logs.documents import PlainDocuments, make_documents, make_plain_documents
 from mesh.platform.logs.json_file import AssembledLines, LogPosition, assemble_lines
 from mesh.platform.logs.line_rate import LineRateLimit
 from mesh.platform.logs.plain_lines import LogBlock, PlainLines, read_plain_lines
@@ -109,13 +109,14 @@ class FollowedLog:
         self.tail.close()
 
     def _plain_turn(self, plain: Sequence[PlainLines]) -> LogTurn:
-        documents: list[LogDocument] = []
+        parts: list[PlainDocuments] = []
         left = self._admit(sum(len(each.starts) for each in plain))
         for each in plain:
-            documents += make_plain_documents(each.first(left), self.target.origin, self.target.labels)
-            left -= min(left, len(each.starts))
+            parts.append(make_plain_documents(each.first(left), self.target.origin, self.target.labels))
+            left -= len(parts[-1])
+        documents = parts[0] if len(parts) == 1 else [document for part in parts for document in part]
         last = plain[-1]
-        return LogTurn(tuple(documents), LogPosition(last.generation, last.end), start_time(last.times[-1]))
+        return LogTurn(documents, LogPosition(last.generation, last.end), start_time(last.times[-1]))
 
     def _admit(self, count: int) -> int:
         """Return how many of so many lines are collected, and count the others."""

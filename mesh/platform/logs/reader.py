@@ -1,6 +1,6 @@
 """What the shipper asks of a source of lines: the standard output of a container, or its files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from mesh.platform.logs.targets import LogTarget
 class LogTurn:
     """What one reader has for a batch."""
 
-    documents: tuple[LogDocument, ...]
+    documents: Sequence[LogDocument]
     end: LogPosition | tuple[FilePosition, ...]
     """The position once they are delivered, or those of several files."""
     last_time: int | None

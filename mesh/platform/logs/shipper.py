@@ -17,7 +17,7 @@ from mesh.model.errors import CodedText, MeshError
 from mesh.model.part import DaemonPart, ProblemPart, ShipPart
 from mesh.model.problem import Problem, Severity
 from mesh.platform.logs.counters import LogCounters
-from mesh.platform.logs.documents import LogDocument
+from mesh.platform.logs.documents import LogDocument, size_of
 from mesh.platform.logs.file_positions import LogFilePositions
 from mesh.platform.logs.file_watch import FileWatch
 from mesh.platform.logs.followed_files import FollowedFiles
@@ -54,11 +54,15 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 class LogBatch:
     """What is delivered at once."""
 
-    documents: list[LogDocument] = field(default_factory=list)
     turns: dict[str, LogTurn] = field(default_factory=dict)
     """What each reader has in it, by its key."""
     sizes: dict[str, int] = field(default_factory=dict)
     """Bytes of the documents of each."""
+
+    def documents(self) -> Sequence[LogDocument]:
+        """Return all of them, in the order of the turns."""
+        parts = [each.documents for each in self.turns.values() if each.documents]
+        return parts[0] if len(parts) == 1 else [document for part in parts for document in part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +158,7 @@ class LogShipper:
             return False
         if self._prepare(batch):
             await self._save()
-        refused = await self._deliver(batch.documents)
+        refused = await self._deliver(batch.documents())
         if refused:
             await self._until_saved(lambda: self._files.refused.append(refused))
         self._advance(batch, refused)
@@ -237,8 +241,7 @@ class LogShipper:
                 turn = self._turn(each, limit, read_at)
                 if turn is not None:
                     batch.turns[id] = turn
-                    batch.documents += turn.documents
-                    batch.sizes[id] = sum([len(document.body) for document in turn.documents])
+                    batch.sizes[id] = size_of(turn.documents)
                     size += batch.sizes[id]
         self._report()
         return batch
@@ -309,7 +312,7 @@ class LogShipper:
             each.last_time = turn.last_time or each.last_time
             lost = [document for document in turn.documents if document.id in not_stored] if not_stored else ()
             each.counters.lines += len(turn.documents) - len(lost)
-            each.counters.bytes += batch.sizes[id] - sum(len(document.body) for document in lost)
+            each.counters.bytes += batch.sizes[id] - size_of(lost)
             each.counters.refused += len(lost)
         if refused:
             log.error(

@@ -8,9 +8,10 @@ from hypothesis import event, example, given
 from hypothesis import strategies as st
 
 from mesh.config.labels.logs import LogLabels
-from mesh.platform.logs.documents import LogOrigin, make_documents, make_plain_documents
+from mesh.platform.logs.documents import LogOrigin, make_documents, make_plain_documents, size_of
 from mesh.platform.logs.json_file import LogPosition, assemble_lines
 from mesh.platform.logs.plain_lines import LogBlock, read_plain_lines
+from mesh.platform.logs.sinks.bulk import encode_bulk, encode_plain_bulk
 from mesh.platform.logs.tail import lines_of
 
 TIME = "2026-11-30T11:59:16.358097495Z"
@@ -64,7 +65,11 @@ def test_a_block_at_once_is_the_same_as_line_by_line(data: bytes, offset: int, s
     assert (right.split, right.unreadable) == (0, 0)
     assert right.end == LogPosition(block.generation, plain.end)
     labels = LogLabels("app", timestamp=stamped)
-    assert make_plain_documents(plain, ORIGIN, labels) == make_documents(right.lines, ORIGIN, labels, READ_AT)
+    documents = make_plain_documents(plain, ORIGIN, labels)
+    assert tuple(documents) == make_documents(right.lines, ORIGIN, labels, READ_AT)
+    assert documents.size == size_of(tuple(documents))
+    assert encode_plain_bulk(documents, "logs") == encode_bulk(documents, ["logs"] * len(documents))
+    assert tuple(documents[1:]) + tuple(documents[:1]) == tuple(documents)[1:] + tuple(documents)[:1]
 
 
 @given(st.lists(GOOD, min_size=1))

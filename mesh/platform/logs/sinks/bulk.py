@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mesh.platform.logs.documents import LogDocument
+from mesh.platform.logs.documents import LogDocument, PlainDocuments
 from mesh.platform.logs.sinks import RefusedDocument
 
 _CONFLICT = 409
@@ -61,6 +61,15 @@ def encode_bulk(documents: Sequence[LogDocument], indices: Sequence[str]) -> byt
     for (id, _, body), index in zip(documents, indices, strict=True):
         # The index and the identifier have only characters that JSON does not escape.
         parts += (f'{{"create":{{"_index":"{index}","_id":"{id}"}}}}\n'.encode(), body, b"\n")
+    return b"".join(parts)
+
+
+def encode_plain_bulk(documents: PlainDocuments, index: str) -> bytes:
+    """Return the same for documents that all belong into one index, without making each of them."""
+    head = f'{{"create":{{"_index":"{index}","_id":"{documents.prefix}-'
+    parts: list[bytes] = []
+    for start, time, message, rest in zip(*documents.columns, strict=True):
+        parts += (f'{head}{start}"}}}}\n{{"@timestamp":"{time}","message":'.encode(), message, rest, b"\n")
     return b"".join(parts)
 
 

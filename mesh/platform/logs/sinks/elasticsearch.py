@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing_extensions import override
 
 from mesh.config.settings import LogLifecycle
-from mesh.platform.logs.documents import LogDocument
+from mesh.platform.logs.documents import LogDocument, PlainDocuments
 from mesh.platform.logs.sinks import LogSink, LogSinkError, RefusedDocument
-from mesh.platform.logs.sinks.bulk import MisunderstoodAnswerError, encode_bulk, judge_bulk
+from mesh.platform.logs.sinks.bulk import MisunderstoodAnswerError, encode_bulk, encode_plain_bulk, judge_bulk
 from mesh.platform.logs.sinks.halves import RefusedRequest, deliver_by_halves
 from mesh.platform.logs.sinks.http_client import LogStoreAccess, LogStoreClient, LogStoreRequest
 from mesh.platform.logs.sinks.lifecycle_setup import LifecycleSetup
@@ -40,12 +40,7 @@ class ElasticsearchSink(LogSink):
         await self._client.close()
 
     async def _bulk(self, documents: Sequence[LogDocument]) -> RefusedRequest | Sequence[RefusedDocument]:
-        if self._setup is None:
-            names = {store: f"{self._index}-{store}" for store in {each.store for each in documents}}
-            indices = [names[each.store] for each in documents]
-        else:
-            indices = await self._setup.place(documents)
-        body = encode_bulk(documents, indices)
+        body = await self._encode(documents)
         answer = await self._client.ask(LogStoreRequest("POST", "/_bulk", body, _HEADERS, _UNDERSTOOD))
         if answer.status == _TOO_LARGE:
             return RefusedRequest("status 413: the document is too large", is_too_large=True)
@@ -58,3 +53,10 @@ class ElasticsearchSink(LogSink):
             text = f"{verdict.postponed} of {len(documents)} documents are postponed, {verdict.reason}"
             raise LogSinkError(text, "look at the health of the cluster")
         return verdict.refused
+
+    async def _encode(self, documents: Sequence[LogDocument]) -> bytes:
+        if self._setup is not None:
+            return encode_bulk(documents, await self._setup.place(documents))
+        if isinstance(documents, PlainDocuments):
+            return encode_plain_bulk(documents, f"{self._index}-{documents.store}")
+        return encode_bulk(documents, [f"{self._index}-{each.store}" for each in documents])

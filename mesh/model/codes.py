@@ -1656,6 +1656,24 @@ class Code(Enum):
         `docker swarm leave --force` there, `docker node rm` on a manager, and `docker swarm join` again.
         """,
     )
+    DOCTOR_LOG_DRIVER = (
+        "VM825",
+        "doctor: output that labels ask for cannot be read",
+        """
+        A container with a label `log_store_<name>: stdout` logs by another driver than `json-file`, so `vipmesh ship`
+        finds no file to read, and says so with VM951. The driver belongs to the container: set it, and create it again.
+        """,
+    )
+    DOCTOR_LOG_ROTATION = (
+        "VM826",
+        "doctor: rotation keeps too little of a log",
+        """
+        The engine removes the oldest file of a log when the newest one is full. While the store of logs is away,
+        `vipmesh ship` reads nothing further, and what is removed then is lost and counted with VM952. The files
+        of this container go back less than ten minutes, or it has one file only, which is emptied when it is full.
+        `max-size` and `max-file` of its logging say how much is kept; they hold for a container that is created again.
+        """,
+    )
     FLEET_UNAVAILABLE = (
         "VM901",
         "The engine does not answer for the fleet",

@@ -13,7 +13,14 @@ import pytest
 
 from mesh.cli.doctor import DiagnosisDocument
 from mesh.cli.doctor.collect import doctor_input, examine_host
-from mesh.cli.doctor.facts import DescribedEngine, DoctorFacts, KernelModule, KernelSetting, ListeningSocket
+from mesh.cli.doctor.facts import (
+    CollectedOutput,
+    DescribedEngine,
+    DoctorFacts,
+    KernelModule,
+    KernelSetting,
+    ListeningSocket,
+)
 from mesh.cli.doctor.rules import DoctorInput, Finding, FindingLevel, host_findings
 from mesh.config.settings import parse_settings
 from mesh.host.certificates import CertificateFacts
@@ -102,6 +109,21 @@ CONTAINER_ADDRESSES = f'{ETCD}\n[source.docker]\nendpoint_address = "container"'
 
 
 CASES: list[tuple[str, dict[str, Any], str, list[tuple[FindingLevel, str, str]]]] = [
+    (
+        "output that labels ask for is not in a file",
+        {"outputs": (CollectedOutput("web", "journald", False, 1),)},
+        "",
+        [(WARNING, "container web logs by the driver journald, and `vipmesh ship` reads json-file alone", "json-file")],
+    ),
+    (
+        "rotation keeps too little",
+        {"outputs": (CollectedOutput("web", "json-file", True, 3, 90.0), CollectedOutput("db", "json-file", True, 1))},
+        "",
+        [
+            (WARNING, "container db keeps one file", 'max-file: "5"'),
+            (WARNING, "container web writes so much that its files go back 90 s", "max-size or max-file 7 times"),
+        ],
+    ),
     (
         "the pool overlaps a route",
         {"host": HostFacts(routes=(HostRoute(ip_network("10.112.3.0/24"), "eth1"),))},

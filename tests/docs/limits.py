@@ -890,9 +890,10 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "exit status 2",
         ),
         Bound(
-            "time for `claims`, `rollout`, `drain` and `test` of a worker; for each question of `doctor`",
+            "time for `claims`, `rollout`, `drain`, `test` of a worker; a question of `doctor`; all of it about logs",
             "{mesh.cli.claims:_PATIENCE|s}; {mesh.cli.rollout:_PATIENCE|s}; {mesh.cli.drain:PATIENCE|s}; "
-            "{mesh.cli.test:_PEER_PATIENCE|s}; {mesh.cli.doctor.collect:_PATIENCE|s}",
+            "{mesh.cli.test:_PEER_PATIENCE|s}; {mesh.cli.doctor.collect:_PATIENCE|s}; "
+            "{mesh.cli.doctor.log_facts:PATIENCE|s}",
             _L,
             "VM651; the check of `doctor` says so",
         ),

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from mesh.cli.client import AdminClient
 from mesh.cli.doctor.facts import DescribedEngine, DoctorFacts, KernelModule, KernelSetting, ListeningSocket
+from mesh.cli.doctor.log_facts import collected_outputs
 from mesh.cli.doctor.rules import DoctorInput, forwards_in_kernel
 from mesh.cluster.cut_off import finding_of
 from mesh.cluster.records.encode import own_prefixes
@@ -109,6 +110,7 @@ async def examine_host(asked: DoctorInput) -> DoctorFacts:
         cut_off=told,
         engine=described if isinstance(described, str) else None,
         described_engine=described if isinstance(described, DescribedEngine) else None,
+        outputs=await collected_outputs(settings),
         systemd=_has_systemd(),
         firewall=firewall,
         no_firewall=no_firewall,

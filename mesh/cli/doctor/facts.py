@@ -68,6 +68,21 @@ class DescribedEngine:
 
 
 @dataclass(frozen=True, slots=True)
+class CollectedOutput:
+    """A running container whose standard output labels ask for."""
+
+    container: str
+    driver: str
+    """The log driver: `json-file`."""
+    rotates: bool
+    """Whether the engine begins another file when one has a certain size."""
+    files: int
+    """How many files it keeps."""
+    kept_seconds: float | None = None
+    """The age of the oldest lines that it keeps; None if it has removed none so far, or if that cannot be seen."""
+
+
+@dataclass(frozen=True, slots=True)
 class DoctorFacts:
     """The facts of one host, those included that the daemon watches."""
 
@@ -121,5 +136,7 @@ class DoctorFacts:
     """The routing names that a running daemon serves; empty if none runs."""
     cut_off: tuple[tuple[Code, str, str | None], ...] = ()
     """What a running daemon says of workers that are cut off: code, finding and remedy."""
+    outputs: tuple[CollectedOutput, ...] = ()
+    """What `vipmesh ship` collects of the engine's containers."""
     systemd: bool = True
     """Whether systemd runs this host: Podman runs health checks by its timers."""

@@ -5,11 +5,13 @@ about convenience. Successful checks are findings, too: they rule out causes.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import ceil
 
-from mesh.cli.doctor.facts import DescribedEngine, DoctorFacts, KernelModule, ListeningSocket
+from mesh.cli.doctor.facts import CollectedOutput, DescribedEngine, DoctorFacts, KernelModule, ListeningSocket
+from mesh.config.labels.values import escape_unprintable
 from mesh.config.name_policy import name_policy
 from mesh.config.settings import Driver, Settings
 from mesh.daemon.firewall import firewall_settings
@@ -19,6 +21,7 @@ from mesh.host.host_problems import host_problems
 from mesh.model.codes import Code
 from mesh.model.engine_facts import EngineFacts
 from mesh.model.problem import Severity
+from mesh.sources.docker.log_files import READABLE_DRIVER
 
 _RESOLVED = "/etc/systemd/resolved.conf.d/vipmesh.conf"
 _STUB_LISTENERS = ("127.0.0.53", "127.0.0.54")
@@ -37,6 +40,9 @@ RENEWED_BEFORE = 0.2
 ca/renewer.go: after half to four fifths of it).
 """
 
+LEAST_KEPT = 600.0
+"""Seconds of lines that rotation should keep: as long may a store of logs be away, and nothing is lost."""
+
 CODES = {
     "vip pool": Code.DOCTOR_VIP_POOL,
     "store": Code.DOCTOR_STORE,
@@ -49,6 +55,8 @@ CODES = {
     "container engine": Code.DOCTOR_CONTAINER_ENGINE,
     "live-restore": Code.DOCTOR_LIVE_RESTORE,
     "swarm": Code.DOCTOR_SWARM_CERTIFICATE,
+    "log driver": Code.DOCTOR_LOG_DRIVER,
+    "log rotation": Code.DOCTOR_LOG_ROTATION,
     "names": Code.DOCTOR_NAMES,
     "clock": Code.DOCTOR_CLOCK,
     "firewall": Code.DOCTOR_FIREWALL,
@@ -122,6 +130,8 @@ def host_findings(host: DoctorFacts, asked: DoctorInput) -> tuple[Finding, ...]:
         _containers,
         _engine,
         _swarm,
+        _log_drivers,
+        _log_rotation,
         _names,
         _compose,
         _cut_off,
@@ -446,6 +456,40 @@ def _swarm(host: DoctorFacts, _: DoctorInput) -> Iterator[Finding]:
     found = f"{when} and should have been renewed: without it the engine leaves the swarm, and starts no instances"
     mend = "`docker node ls` on a manager shows whether this host is reached; else leave the swarm and join it again"
     yield Finding(FindingLevel.WARNING, "swarm", found, mend)
+
+
+def _log_drivers(host: DoctorFacts, _: DoctorInput) -> Iterator[Finding]:
+    """Yield the containers whose output is to be collected and cannot be read."""
+    unread = [each for each in host.outputs if each.driver != READABLE_DRIVER]
+    if unread:
+        driver = escape_unprintable(unread[0].driver or "of another engine")
+        found = f"{_first_of(unread)} logs by the driver {driver}, and `vipmesh ship` reads {READABLE_DRIVER} alone"
+        mend = "`logging: {driver: json-file}` in Compose, or --log-driver json-file, and create it again"
+        yield Finding(FindingLevel.WARNING, "log driver", found, mend)
+    elif host.outputs:
+        yield Finding(FindingLevel.OK, "log driver", "the output of all containers with a label for it can be read")
+
+
+def _log_rotation(host: DoctorFacts, _: DoctorInput) -> Iterator[Finding]:
+    """Yield the containers whose lines are removed before a store of logs that was away has come back."""
+    rotated = [each for each in host.outputs if each.driver == READABLE_DRIVER and each.rotates]
+    single = [each for each in rotated if each.files < 2]
+    if single:
+        found = f"{_first_of(single)} keeps one file, which is emptied when it is full: what was not read is lost"
+        mend = '`max-file: "5"` beside max-size in the options of its logging, and create it again'
+        yield Finding(FindingLevel.WARNING, "log rotation", found, mend)
+    short = [each for each in rotated if each.kept_seconds is not None and each.kept_seconds < LEAST_KEPT]
+    short.sort(key=lambda each: each.kept_seconds or 0.0)
+    if short:
+        seconds = int(short[0].kept_seconds or 0.0)
+        found = f"{_first_of(short)} writes so much that its files go back {seconds} s: while the store of logs is away"
+        mend = f"raise max-size or max-file {ceil(LEAST_KEPT / max(1, seconds))} times, and create it again"
+        yield Finding(FindingLevel.WARNING, "log rotation", f"{found} for longer, lines are lost", mend)
+
+
+def _first_of(outputs: Sequence[CollectedOutput]) -> str:
+    others = f" (and {len(outputs) - 1} others)" if len(outputs) > 1 else ""
+    return f"container {escape_unprintable(outputs[0].container)}{others}"
 
 
 def _names(host: DoctorFacts, asked: DoctorInput) -> Iterator[Finding]:

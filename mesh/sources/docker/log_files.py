@@ -1,6 +1,7 @@
 """Asks an engine where it has the logs and the files of its containers."""
 
 import json
+import re
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ class LogDriverConfig(DockerMessage, frozen=True):
     """The log driver of a container."""
 
     type: str = ""
+    config: Mapping[str, object] | None = None
+    """Its options: `max-size`, `max-file`."""
 
 
 class LogHostConfig(DockerMessage, frozen=True):
@@ -66,6 +69,10 @@ class ContainerLog:
     image: str
     """As the container was created with: `registry/web:1`."""
     filesystem: ContainerFilesystem
+    rotates: bool = False
+    """Whether the engine begins another file when one is full."""
+    most_files: int = 1
+    """How many files it keeps of one log."""
 
 
 async def list_all_containers(docker: aiodocker.Docker) -> list[ContainerSummary]:
@@ -89,7 +96,15 @@ async def find_log(docker: aiodocker.Docker, id: str) -> ContainerLog | None:
         return None
     path = told.log_path if told.log_path.startswith("/") and "\0" not in told.log_path else ""
     files = container_filesystem(told.mounts, told.host_config.tmpfs, told.graph_driver)
-    return ContainerLog(told.host_config.log_config.type, path, told.config.image, files)
+    driver = told.host_config.log_config
+    return ContainerLog(driver.type, path, told.config.image, files, *_rotation(driver.config or {}))
+
+
+def _rotation(options: Mapping[str, object]) -> tuple[bool, int]:
+    """Return whether the engine rotates a log, and how many files it keeps: one, if it is not told."""
+    most = options.get("max-file")
+    is_number = isinstance(most, str) and re.fullmatch("[1-9][0-9]{0,5}", most, re.ASCII) is not None
+    return bool(options.get("max-size")), int(str(most)) if is_number else 1
 
 
 def open_container_events(docker: aiodocker.Docker) -> AbstractAsyncContextManager[EventStream]:

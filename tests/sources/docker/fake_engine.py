@@ -38,6 +38,8 @@ class FakeEngine:
         """The labels of the container, its image's included."""
         self.image: dict[str, str] | None = {}
         """The labels of its image; None if the image is gone."""
+        self.details: dict[str, object] = {}
+        """What an inspection of the container tells besides."""
         self.tasks: list[dict[str, object]] | None = None
         """The tasks of the swarm that this engine manages; None if it manages none."""
         self.is_leaderless = False
@@ -98,7 +100,7 @@ class FakeEngine:
                 return self._json([self._container()])
             case other if other == f"/containers/{ID}/json":
                 state = {"StartedAt": self.run, "Pid": self.pid}
-                return self._json({"Id": ID, "Config": {"StopSignal": "CONT"}, "State": state})
+                return self._json({"Id": ID, "Config": {"StopSignal": "CONT"}, "State": state, **self.details})
         return self._json({"message": "page not found"}, 404)
 
     async def _rest(self, path: str) -> web.Response | None:

@@ -7,13 +7,15 @@ from typing import Any
 
 from mesh.config.labels.logs import LogLabels
 from mesh.config.settings import LogLifecycle
-from mesh.platform.logs.documents import LogDocument, LogOrigin, make_documents
+from mesh.platform.logs.documents import LogDocument, LogOrigin, make_documents, make_plain_documents
 from mesh.platform.logs.json_file import MAX_TEXT, AssembledLines, LogPosition, StoredLine, assemble_lines
+from mesh.platform.logs.plain_lines import LogBlock, read_plain_lines
 from mesh.platform.logs.sinks.bulk import MisunderstoodAnswerError, encode_bulk, judge_bulk
 from mesh.platform.logs.sinks.http_client import LONGEST_PAUSE, LogStoreAnswer, parse_pause, printable
 from mesh.platform.logs.sinks.log_lifecycle import place_of, store_objects
 from mesh.platform.logs.sinks.loki_push import encode_push, has_no_structured_metadata
 from mesh.platform.logs.sinks.otlp_logs import MisunderstoodExportError, encode_export, judge_export, refusal_message
+from mesh.platform.logs.tail import lines_of
 from tests.fuzz.choices import ByteChoices
 
 _NOW = 1_796_040_000_000_000_000
@@ -41,10 +43,24 @@ def check_log_files(data: bytes) -> None:
     for line in rest.split(b"\n"):
         stored.append(_stored(line + b"\n", offset))
         offset += len(line) + 1
+    _check_plain(rest)
+    _check_plain(b"".join(line.data + b"\n" for line in stored))
     for final in (False, True):
         found = assemble_lines(stored, final=final)
         _check_assembled(found, stored)
         _check_encoded(make_documents(found.lines, _ORIGIN, LogLabels("app", 7), "2026-11-30T12:00:00Z"))
+
+
+def _check_plain(data: bytes) -> None:
+    """A block that is read at once has the documents that it has line by line."""
+    block = LogBlock("0" * 16, 0, data)
+    plain = read_plain_lines(block)
+    if plain is None:
+        return
+    found = assemble_lines(lines_of([block]), final=False)
+    assert (found.end, found.unreadable) == (LogPosition("0" * 16, plain.end), 0)
+    documents = make_plain_documents(plain, _ORIGIN, LogLabels("app", 7))
+    assert tuple(documents) == make_documents(found.lines, _ORIGIN, LogLabels("app", 7), "")
 
 
 def check_log_store_answers(data: bytes) -> None:

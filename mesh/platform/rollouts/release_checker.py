@@ -67,15 +67,16 @@ class ReleaseChecker:
     def __init__(
         self,
         instances: Callable[[], Mapping[ReleaseKey, Sequence[CheckedInstance]]],
-        web: Mapping[ProbeKind, CheckFunction],
+        web: Callable[[], Mapping[ProbeKind, CheckFunction]],
         commands: CommandChecker | None,
-        targets: Callable[[], CheckTargets],
+        targets: Callable[[], Awaitable[CheckTargets]],
         *,
         conditions: Conditions,
         resolve: ResolveHost = resolve_host,
     ) -> None:
-        """`instances` returns the own instances of new releases that serve; empty while no rollout runs. `commands`:
-        None without an engine. `conditions` has the URLs that cannot be asked: these have no result.
+        """`instances` returns the own instances of new releases that serve; empty while no rollout runs. `web` returns
+        the checks over the network. `commands`: None without an engine. `targets` may raise `OSError`. `conditions` has
+        the URLs that cannot be asked: these have no result.
         """
         self._instances = instances
         self._web = web
@@ -122,22 +123,22 @@ class ReleaseChecker:
     async def _ask(self, endpoint: Endpoint, url: CheckUrl) -> Verdict | None:
         request = url.request(CHECK_TIMEOUT)
         if url.is_container:
-            return await self._web[request.kind](endpoint.address, endpoint.port_for(url.port), request)
+            return await self._web()[request.kind](endpoint.address, endpoint.port_for(url.port), request)
         try:
             address = await self._allowed(url)
         except _NotAskedError as error:
             self._refused.append(_problem(endpoint, url, str(error)))
             return None
-        return await self._web[request.kind](address, url.port, request)
+        return await self._web()[request.kind](address, url.port, request)
 
     async def _allowed(self, url: CheckUrl) -> Address:
         """Return the address to ask. Raises `_NotAskedError`: one that is forbidden spoils the whole name."""
         try:
             async with asyncio.timeout(_RESOLVE_TIMEOUT):
                 addresses = await self._resolve(url.host, url.port)
+                targets = await self._targets()
         except (OSError, UnicodeError, TimeoutError) as error:
             raise _NotAskedError(f"it has no address: {str(error)[:80] or 'no answer in time'}") from error
-        targets = self._targets()
         for address in addresses:
             if (refusal := targets.refusal(address)) is not None:
                 raise _NotAskedError(f"it is not asked: {refusal} ({address})")

@@ -63,9 +63,9 @@ class Lab:
     def __post_init__(self) -> None:
         self.checker = ReleaseChecker(
             self.found,
-            dict.fromkeys((ProbeKind.HTTP, ProbeKind.HTTPS), self.ask),
+            lambda: dict.fromkeys((ProbeKind.HTTP, ProbeKind.HTTPS), self.ask),
             CommandCheck(DeclaredCommandRunner(self.runner, self.declared)),
-            lambda: self.targets,
+            self.allowed,
             conditions=self.conditions,
             resolve=self.resolve,
         )
@@ -81,6 +81,9 @@ class Lab:
     async def ask(self, address: Address, port: int, probe: Probe, /) -> Verdict:
         self.asked.append((address, port, probe.path, probe.host))
         return self.answer
+
+    async def allowed(self) -> CheckTargets:
+        return self.targets
 
     async def resolve(self, host: str, port: int) -> Sequence[Address]:
         if isinstance(self.resolved, OSError):

@@ -101,7 +101,7 @@ class EvidenceCollector:
         self._forget()
         for key in {each.of for each in observation.instances.values() if each.of.owner in self._watched}:
             self._counts.setdefault(key, ReleaseCounts())
-        self._take_exits(observation)
+        self._take_exits(observation, new)
         self._take_verdicts(observation)
         self._take_connections(observation.connections, new)
         services: dict[str, dict[str, ReleaseCounts]] = {}
@@ -124,10 +124,11 @@ class EvidenceCollector:
         places = [(key, counts) for key, counts in self._places.items() if key[0].owner in self._watched]
         self._places = dict(places[-MAX_REMEMBERED:])
 
-    def _take_exits(self, observation: ReleaseObservation) -> None:
+    def _take_exits(self, observation: ReleaseObservation, new: set[str]) -> None:
+        """Count ends; those that come with the first look at a service were before it."""
         for ended in observation.exits:
             instance = self._known.get(ended.id) or observation.instances.get(ended.id)
-            if instance is None or instance.of.owner not in self._watched:
+            if instance is None or instance.of.owner not in self._watched.keys() - new:
                 continue
             counts = self._counts.get(instance.of, ReleaseCounts())
             if ended.out_of_memory:

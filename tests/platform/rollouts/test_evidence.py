@@ -68,7 +68,14 @@ def test_an_end_that_was_asked_for_does_not_count(ended: InstanceExit) -> None:
 def test_an_end_out_of_memory_counts_whoever_asked() -> None:
     collector = EvidenceCollector("r")
     looked = ReleaseObservation({"a": A}, [InstanceExit("a", out_of_memory=True, is_asked=True)])
-    assert counts_of(collector.observe(looked, [OWNER], 1.0)).out_of_memory == 1
+    collector.observe(ReleaseObservation({"a": A}), [OWNER], 1.0)
+    assert counts_of(collector.observe(looked, [OWNER], 2.0)).out_of_memory == 1
+
+
+def test_ends_that_nobody_has_read_until_the_rollout_began_do_not_count() -> None:
+    looked = ReleaseObservation({"a": A}, [InstanceExit("a"), InstanceExit("a", out_of_memory=True)])
+    counted = counts_of(EvidenceCollector("r").observe(looked, [OWNER], 1.0))
+    assert counted == ReleaseCounts(instances=1)
 
 
 def test_probes_count_once_and_from_the_first_success_on() -> None:

@@ -11,6 +11,7 @@ from mesh.config.values import parse_host_name
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.platform.autoscaling.usage_records import usage_key
+from mesh.platform.rollouts.evidence_records import evidence_key
 from mesh.platform.stacks.kept_deploys import STACKS_PREFIX
 from mesh.store import ACTING_KEY
 from mesh.store.etcd.roles import role_lines, role_name
@@ -38,7 +39,8 @@ def roles(options: argparse.Namespace) -> int:
         except ValueError as error:
             reason = f"{error}; write the [node] name of a worker"
             return report_failure(options, [CodedText(reason, Code.NO_ROLES)])
-        lines += role_lines(prefix, role_name(prefix, worker), own_prefixes(worker), _SHARED, (usage_key(worker),))
+        beside = {"usage": (usage_key(worker),), "evidence": (evidence_key(worker),)}
+        lines += role_lines(prefix, role_name(prefix, worker), own_prefixes(worker), _SHARED, **beside)
     if options.json:
         print_json(RolesDocument(tuple(lines)))
     else:

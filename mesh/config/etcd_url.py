@@ -54,6 +54,11 @@ def _member(text: str) -> str:
     return f"{host}:{port}"
 
 
+def rollouts_prefix(prefix: str) -> str:
+    """Return the prefix of evidence of rollouts beside that of a cluster's keys: `/vipmesh.rollouts/`."""
+    return f"{prefix.rstrip('/')}.rollouts/"
+
+
 def usage_prefix(prefix: str) -> str:
     """Return the prefix of usage records beside that of a cluster's keys: `/vipmesh.usage/` for `/vipmesh/`."""
     return f"{prefix.rstrip('/')}.usage/"

@@ -677,6 +677,19 @@ class Settings:
             )
         }
     )
+    rollouts_check_networks: tuple[Network, ...] = field(
+        metadata={
+            "rollouts.check_networks": Setting(
+                values.parse_networks,
+                (),
+                'networks such as ["192.0.2.0/24"]',
+                "the only networks besides the instances themselves that `release.check.url` may ask; loopback, "
+                "link-local addresses, VIPs and this host's own addresses never are, see "
+                "[what the judge looks at](howto/judge.md)",
+                unset="none",
+            )
+        }
+    )
     claims_grace: int = field(
         metadata={
             "claims.grace": Setting(

@@ -70,6 +70,8 @@ class ContainerExit:
     exit_code: int | None
     """None if the engine did not say."""
     out_of_memory: bool
+    is_asked: bool = False
+    """Whether the engine was told to end it."""
 
 
 class ContainerExits:
@@ -77,10 +79,19 @@ class ContainerExits:
 
     def __init__(self) -> None:
         self._queue: deque[ContainerExit] = deque(maxlen=MAX_WAITING)
+        self._followers: list[ContainerExits] = []
 
     def put(self, ended: ContainerExit) -> None:
         """Queue one; the oldest one is dropped if too many wait."""
         self._queue.append(ended)
+        for follower in self._followers:
+            follower.put(ended)
+
+    def follow(self) -> "ContainerExits":
+        """Return another queue, for another reader; it gets what is put from now on."""
+        follower = ContainerExits()
+        self._followers.append(follower)
+        return follower
 
     def take(self) -> tuple[ContainerExit, ...]:
         """Return all that wait, the oldest first, and forget them."""

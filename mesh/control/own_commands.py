@@ -21,6 +21,8 @@ class DeclaredCommands:
     def __init__(self) -> None:
         self._commands: Mapping[str, str] = {}
         """The command of each endpoint that has one, by the ID of the endpoint."""
+        self._checks: Mapping[str, str] = {}
+        """The same for checks of releases."""
 
     def declare(self, services: Iterable[Service], endpoints: Iterable[Endpoint]) -> None:
         """Replace them by the commands of these services and endpoints, which this worker runs itself."""
@@ -30,9 +32,13 @@ class DeclaredCommands:
             id: probe.command for id, probe in probes if probe is not None and probe.kind is ProbeKind.COMMAND
         }
 
+    def declare_checks(self, commands: Mapping[str, str]) -> None:
+        """Replace the commands of checks of releases by these, which the labels of own endpoints declare, by ID."""
+        self._checks = commands
+
     def allows(self, endpoint: str, command: str) -> bool:
         """Whether the labels of the endpoint, given by its ID, declare this command."""
-        return self._commands.get(endpoint) == command
+        return command in (self._commands.get(endpoint), self._checks.get(endpoint))
 
 
 class DeclaredCommandRunner(CommandRunner):

@@ -11,6 +11,7 @@ from mesh.control.digest import TableDigest
 from mesh.control.drain_requests import DrainRequests
 from mesh.control.pass_runner import PassRunner
 from mesh.control.past_events import EventMoment
+from mesh.control.service_plan import ServicePlan
 from mesh.control.snapshot import DetailedSnapshot, WorkerFacts, WorkerSnapshot
 from mesh.control.view_tracker import ViewTracker
 from mesh.control.weight_requests import WeightRequests
@@ -105,6 +106,10 @@ class SnapshotBuilder:
         """Return the problems that concern the other workers."""
         found = self._conditions.problems.get(ProblemPart.FIREWALL, ())
         return tuple(problem for problem in found if problem.code is Code.PEERS_DROPPED and problem.owner)[:MAX_TOLD]
+
+    def service_plans(self) -> Mapping[str, ServicePlan]:
+        """Return the plan of each service in the last pass by owner; empty before the first one."""
+        return {} if self._runner.plan is None else self._runner.plan.parts
 
     def own_instances(self) -> Mapping[str, Instance]:
         """Return the instances on this worker by ID; empty until every source has answered once."""

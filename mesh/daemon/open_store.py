@@ -1,6 +1,7 @@
 """Opens the store that the settings name."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from mesh.cluster.records.decode import daemon_session
@@ -48,6 +49,27 @@ async def open_usage_store(settings: Settings) -> UsageStore:
     tls = await asyncio.to_thread(TlsCertificates, settings) if url.tls else None
     gateway = EtcdClient(url.members, etcd_credentials(settings), tls)
     return EtcdUsageStore(gateway, etcd_url.usage_prefix(url.prefix))
+
+
+_EVIDENCE_KEEP_ALIVE = 20
+"""Writes of evidence after which its lease is kept alive: 20 s of its 60."""
+
+
+def evidence_opener(settings: Settings) -> Callable[[], Awaitable[UsageStore]]:
+    """Return what opens the store of evidence of rollouts, as `open_usage_store` does; a single worker has one."""
+    local: list[LocalUsageStore] = []
+
+    async def open_evidence_store() -> UsageStore:
+        if settings.store_url.startswith("sqlite:"):
+            if not local:
+                local.append(LocalUsageStore(asyncio.get_running_loop().time))
+            return local[0]
+        url = etcd_url.parse_etcd_url(settings.store_url)
+        tls = await asyncio.to_thread(TlsCertificates, settings) if url.tls else None
+        gateway = EtcdClient(url.members, etcd_credentials(settings), tls)
+        return EtcdUsageStore(gateway, etcd_url.rollouts_prefix(url.prefix), _EVIDENCE_KEEP_ALIVE)
+
+    return open_evidence_store
 
 
 def etcd_credentials(settings: Settings) -> EtcdCredentials | None:

@@ -31,6 +31,7 @@ from mesh.config.claim_quotas import claim_quotas
 from mesh.config.name_policy import name_policy
 from mesh.config.secrets import secret_files
 from mesh.config.settings import Driver, PrivateAnswers, Settings
+from mesh.config.values import Network
 from mesh.control.arrival_watcher import PassiveSources
 from mesh.control.assembly import ControlLoop, LoopParts, control_loop
 from mesh.control.cluster_follower import PeerDirectory
@@ -56,6 +57,7 @@ from mesh.daemon.loss_finder import NFT_TOOLS
 from mesh.daemon.open_store import open_store
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
+from mesh.daemon.rollout_evidence import EvidenceSources, rollout_evidence
 from mesh.daemon.ship_monitor import ShipMonitor
 from mesh.daemon.snapshots import SnapshotCollector, admin_listen_config
 from mesh.daemon.usage_reporting import usage_reporters
@@ -97,6 +99,7 @@ from mesh.platform.fleet.swarm import SwarmFleet
 from mesh.platform.logs.reading.engine_reader import EngineLogReader
 from mesh.platform.logs.reading.worker_reader import ShipSocketClient, WorkerLogReader
 from mesh.platform.logs.wanted import WantedLogFinder
+from mesh.platform.rollouts.rollout_watch import RolloutWatch
 from mesh.platform.stacks.acting_daemon import ActingDaemon
 from mesh.platform.stacks.history_keeper import DeployHistoryKeeper
 from mesh.platform.stacks.operations import StackOperations
@@ -178,19 +181,13 @@ async def run_daemon(
         interface = LoopbackAddresses() if settings.vip_pool.is_loopback else MeshInterface()
         if isinstance(interface, MeshInterface):
             stack.push_async_callback(interface.close)
-        prober = Prober(
-            context.events.wake.set,
-            max_in_flight=shares.checks,
-            commands=_command_check(settings, context),
-            body_bytes=settings.probes_body_bytes,
-        )
+        prober, commands = _prober(settings, context, shares)
         isolation = NetworkIsolation()
         plane, reason = await choose_data_plane(
             settings, interface, published, prober.suspect, isolation.barred, shares=shares
         )
         stack.push_async_callback(plane.close)
-        occupied = [overlap.network for overlap in await routes.read_overlaps(settings.vip_pool)]
-        resolver = await bind_resolver(interface, resolver_address(settings), occupied)
+        resolver = await bind_resolver(interface, resolver_address(settings), await _occupied(settings))
         listen = settings.dns_listen if resolver is None else (*settings.dns_listen, (resolver, DNS_PORT))
         zone_builder = _zone_builder(settings)
         empty = zone_builder.update({})[0]
@@ -233,6 +230,9 @@ async def run_daemon(
                 witnesses=peer_endpoint.witnesses,
             ),
             context,
+        )
+        evidence = rollout_evidence(
+            settings, RolloutWatch(), EvidenceSources(loop, context, plane, prober, commands, exits.follow())
         )
         ring = _event_ring(settings)
         collector = SnapshotCollector(
@@ -288,6 +288,8 @@ async def run_daemon(
                 tasks.create_task(bulkhead.keep_running("past events", recorder.run), name="past events"),
                 tasks.create_task(bulkhead.keep_running("history", collector.recorder.run), name="history"),
                 tasks.create_task(bulkhead.keep_running("logs", _ship_monitor(settings, loop).run), name="logs"),
+                tasks.create_task(bulkhead.keep_running("evidence", evidence.reporter.run), name="evidence"),
+                tasks.create_task(bulkhead.keep_running("checks", evidence.checker.run), name="checks"),
                 *(
                     tasks.create_task(bulkhead.keep_running("acting", acting.run), name="acting")
                     for acting in _acting_daemons(settings, store, loop)
@@ -373,6 +375,23 @@ def _arrival_monitors(
         tools=NFT_TOOLS,
     )
     return (monitor,)
+
+
+async def _occupied(settings: Settings) -> list[Network]:
+    """The networks of this host that overlap the pool of VIPs."""
+    return [overlap.network for overlap in await routes.read_overlaps(settings.vip_pool)]
+
+
+def _prober(settings: Settings, context: LoopContext, shares: DescriptorShares) -> tuple[Prober, CommandCheck | None]:
+    """The prober, and its check by commands."""
+    commands = _command_check(settings, context)
+    prober = Prober(
+        context.events.wake.set,
+        max_in_flight=shares.checks,
+        commands=commands,
+        body_bytes=settings.probes_body_bytes,
+    )
+    return prober, commands
 
 
 def _command_check(settings: Settings, context: LoopContext) -> CommandCheck | None:

@@ -11,7 +11,7 @@ from mesh.dataplane.drain import BackendKey
 from mesh.dataplane.operations import Operation
 from mesh.model.errors import CodedText, MeshError
 from mesh.model.service import Address
-from mesh.model.table import Table, TrafficCounters, VirtualKey
+from mesh.model.table import FailedConnections, Table, TrafficCounters, VirtualKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,14 @@ class DataPlane(Protocol):
         virtual server stay. The counts of IPVS are a few seconds old. Raises `DataPlaneError`.
         """
         ...
+
+    async def failed_connections(self) -> Mapping[BackendKey, FailedConnections]:
+        """Return the failed connections to each real server behind each virtual server, as `endpoint_traffic` does.
+
+        What it counts are all of them: one that is not counted there as opened was refused or not answered. Empty if
+        this data plane does not count them.
+        """
+        return {}
 
     async def close(self) -> None:
         """Close sockets. A data plane in the kernel keeps forwarding; one in user space ends with the process."""

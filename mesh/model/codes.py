@@ -1803,6 +1803,26 @@ class Code(Enum):
         file.
         """,
     )
+    RELEASE_CHECK = (
+        "VM918",
+        "A check of a release that cannot be run",
+        """
+        `release.check.url` is the URL of a page that shows whether a new release works:
+        `http://container:8080/check`, where `container` stands for the address of each instance. Another host must lie
+        in `[rollouts] check_networks`, and it may never be this host, a loopback or link-local address, or a VIP,
+        however it is written. `release.check.cmd` is a command that runs inside an instance of the new release. The
+        message says what is wrong. Until it is mended the check has no result, and the release is not promoted.
+        """,
+    )
+    EVIDENCE_NOT_WRITTEN = (
+        "VM920",
+        "What is seen of a release cannot be written to the store",
+        """
+        A rollout runs, and the store does not answer or refuses the record of this worker. If it refuses since the role
+        of this worker lacks the right, run the lines of `vipmesh cluster roles` again: evidence has a prefix of its
+        own. Without evidence no release is promoted, and at its deadline the rollout is aborted. Shares stay in force.
+        """,
+    )
     FLEET_NO_QUORUM = (
         "VM925",
         "The swarm has no leader",

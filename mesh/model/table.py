@@ -91,6 +91,17 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedConnections:
+    """Connections to one real server that failed since it was added."""
+
+    refused: int = 0
+    unanswered: int = 0
+    """No answer within the time that the data plane waits, or no way there."""
+    reset: int = 0
+    """By the real server, after it had accepted."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrafficCounters:
     """Traffic through one virtual server or to one real server since it was created."""
 

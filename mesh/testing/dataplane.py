@@ -10,7 +10,7 @@ from mesh.dataplane.operations import Operation, OperationRefusedError, apply_op
 from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.service import Address, Forwarding, Transport
-from mesh.model.table import Table, TrafficCounters, VirtualKey
+from mesh.model.table import FailedConnections, Table, TrafficCounters, VirtualKey
 
 _FLAGS = {Transport.TCP: "-t", Transport.UDP: "-u", Transport.SCTP: "--sctp-service"}
 _METHODS = {Forwarding.MASQUERADE: "-m", Forwarding.TUNNEL: "-i", Forwarding.DIRECT: "-g"}
@@ -37,6 +37,8 @@ class FakeDataPlane(DataPlane):
         """The result of `traffic`; a missing virtual server has had no traffic."""
         self.carried_by: dict[BackendKey, TrafficCounters] = {}
         """The result of `endpoint_traffic`; a missing real server has had no traffic."""
+        self.failed: dict[BackendKey, FailedConnections] = {}
+        """The result of `failed_connections`; a missing real server has had none."""
         self._refusals: list[tuple[Callable[[Operation], bool], str]] = []
 
     def fail_next(self, predicate: Callable[[Operation], bool], reason: str) -> None:
@@ -87,6 +89,13 @@ class FakeDataPlane(DataPlane):
         # A real server takes its counts with it.
         self.carried_by = {place: self.carried_by[place] for place in places if place in self.carried_by}
         return {place: self.carried_by.get(place, TrafficCounters()) for place in places}
+
+    @override
+    async def failed_connections(self) -> Mapping[BackendKey, FailedConnections]:
+        self._answer()
+        servers = self.table.virtual_servers.items()
+        places = [(key, real) for key, server in servers for real in server.real_servers]
+        return {place: self.failed.get(place, FailedConnections()) for place in places}
 
     @override
     def listening_on(self, key: VirtualKey) -> tuple[Address, int]:

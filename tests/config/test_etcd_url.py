@@ -2,7 +2,7 @@
 
 import pytest
 
-from mesh.config.etcd_url import EtcdUrl, parse_etcd_url
+from mesh.config.etcd_url import EtcdUrl, parse_etcd_url, rollouts_prefix
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,7 @@ def test_refused_urls(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint) as caught:
         parse_etcd_url(text)
     assert "u:p" not in str(caught.value)
+
+
+def test_evidence_of_rollouts_is_beside_the_keys_of_the_cluster() -> None:
+    assert rollouts_prefix("/vipmesh/") == "/vipmesh.rollouts/"

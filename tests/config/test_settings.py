@@ -105,6 +105,7 @@ def test_the_defaults() -> None:
         host_arrival_interval=60,
         peers_listen="auto",
         cluster_endpoint_networks=(),
+        rollouts_check_networks=(),
         claims_grace=600,
         claims_keep=30 * 86_400,
         claims_container_names=32,

@@ -150,6 +150,14 @@ async def test_the_time_is_written_although_nothing_happens(wall: WallClock) -> 
         assert len(bench.ring.batches) <= 5
 
 
+def test_each_reader_of_ends_gets_all_of_them() -> None:
+    exits = ContainerExits()
+    follower = exits.follow()
+    ended = ContainerExit("a", None, 1, False)
+    exits.put(ended)
+    assert (exits.take(), follower.take(), follower.take()) == ((ended,), (ended,), ())
+
+
 @pytest.mark.parametrize(
     ("ended", "signal", "words"),
     [

@@ -29,7 +29,7 @@ from mesh.dataplane.operations import (
 )
 from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import Address, Scheduler, SchedulerFlag, Transport
-from mesh.model.table import RealKey, RealServer, Table, TrafficCounters, VirtualKey, VirtualServer
+from mesh.model.table import FailedConnections, RealKey, RealServer, Table, TrafficCounters, VirtualKey, VirtualServer
 
 CYCLES = 10
 """The cycles of connections in which shares are exact."""
@@ -67,6 +67,13 @@ class DataPlaneContract(ABC):
         assert set(await plane.endpoint_traffic()) == {(self.key(), TWO)}
         await self.reach(plane, Table())
         assert await plane.endpoint_traffic() == {}
+
+    async def test_failed_connections_are_counted_of_each_real_server_or_of_none(self, plane: DataPlane) -> None:
+        assert await plane.failed_connections() == {}
+        await self.reach(plane, self.table((self.key(), VirtualServer(real_servers={ONE: RealServer()}))))
+        assert await plane.failed_connections() in ({}, {(self.key(), ONE): FailedConnections()})
+        await self.reach(plane, Table())
+        assert await plane.failed_connections() == {}
 
     async def test_a_fresh_data_plane_is_empty(self, plane: DataPlane) -> None:
         assert await plane.read() == Table()

@@ -1017,6 +1017,46 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             _SAME,
             "the record is not read",
         ),
+        Bound(
+            "the evidence of releases that one worker tells; services in it; releases of each; endpoints of each",
+            "{mesh.platform.rollouts.evidence_records:MAX_EVIDENCE_RECORD|B}; "
+            "{mesh.platform.rollouts.evidence_records:MAX_JUDGED_SERVICES}; "
+            "{mesh.platform.rollouts.evidence_records:MAX_JUDGED_RELEASES}; "
+            "{mesh.platform.rollouts.evidence_records:MAX_JUDGED_ENDPOINTS}",
+            _SAME,
+            "the record is not read, and no release is good by it",
+        ),
+        Bound(
+            "characters of an owner, a release, an endpoint, a worker and the reason of a check in it",
+            "{mesh.platform.rollouts.evidence_records:_MAX_OWNER}; "
+            "{mesh.platform.rollouts.evidence_records:_MAX_RELEASE}; "
+            "{mesh.platform.rollouts.evidence_records:_MAX_ID}; "
+            "{mesh.platform.rollouts.evidence_records:_MAX_WORKER}; "
+            "{mesh.platform.rollouts.evidence_records:MAX_CHECK_REASON}",
+            _SAME,
+            "the record is not read",
+        ),
+        Bound(
+            "`release.min_connections`; characters of `release.check.url`",
+            "{mesh.config.labels.release_checks:MOST_CONNECTIONS}; {mesh.config.labels.release_checks:_URL_MAX}",
+            _L,
+            "VM117, VM918",
+        ),
+        Bound(
+            "seconds of a check of a release; of the look-up of its host; releases that one round checks",
+            "{mesh.platform.rollouts.release_checker:CHECK_TIMEOUT}; "
+            "{mesh.platform.rollouts.release_checker:_RESOLVE_TIMEOUT}; "
+            "{mesh.platform.rollouts.release_checker:_MOST_RELEASES}",
+            "fixed: a rollout waits for the result",
+            "the check failed; it has no result; the others are checked in no round",
+        ),
+        Bound(
+            "instances and places of connections that a worker remembers after they are gone; workers that are heard",
+            "{mesh.platform.rollouts.release_evidence:MAX_REMEMBERED}; "
+            "{mesh.platform.rollouts.evidence_history:MAX_SEEN_WORKERS}",
+            "fixed: a rollout has fewer",
+            "the oldest are forgotten; later ones are not heard",
+        ),
     ),
     "Logs": (
         Bound(

@@ -57,6 +57,9 @@ WEB = {
     "depends": "db",
     "latest_image": "true",
     "release.strategy": "rolling",
+    "release.max_failures": "2%",
+    "release.min_connections": "50",
+    "release.check.url": "http://container:8080/check",
     "rolling_updates": "true",
     "rolling_updates.parallelism": "2",
     "log_store_db": "stdout, /var/log/mysql/",
@@ -102,7 +105,12 @@ RESOLVER = {
     "probe.send": r"\x00\xffPING",
     "probe.expect_reply": "PONG",
 }
-TUNNELLED = {"routing.port_9000/sctp": "sctp://jobs", "routing.forwarding": "tunnel", "probe.cmd": "test -f /ready"}
+TUNNELLED = {
+    "routing.port_9000/sctp": "sctp://jobs",
+    "routing.forwarding": "tunnel",
+    "probe.cmd": "test -f /ready",
+    "release.check.cmd": "/app/selftest",
+}
 """Labels of the three services, without prefix."""
 
 

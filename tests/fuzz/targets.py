@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tests.fuzz import logs, parsers, parts
 from tests.fuzz.compose_source import dense_files
+from tests.fuzz.evidence import check_evidence
 from tests.fuzz.limits import measured
 from tests.fuzz.usage import check_usage
 from tests.health.checks.fuzz.target import check as check_http_response
@@ -82,6 +83,7 @@ TARGETS: Sequence[FuzzTarget] = (
     _parser(
         "stacks", "etcd records", parsers.check_stacks, "mesh.platform.stacks.kept", "mesh.platform.stacks.listing"
     ),
+    _parser("evidence", "evidence of releases", check_evidence, "mesh.platform.rollouts.evidence"),
     _parser("usage", "usage of containers", check_usage, "mesh.platform.autoscaling"),
     _parser("etcd_messages", "etcd answers", parsers.check_etcd_messages, "mesh.store.etcd"),
     FuzzTarget("etcd_client", "etcd answers", partial(parts.running, parts.etcd_client), ("mesh.store.etcd",)),

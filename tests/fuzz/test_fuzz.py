@@ -29,6 +29,7 @@ BOUNDARIES = (
     "compose files",
     "engine events and lists",
     "etcd records",
+    "evidence of releases",
     "usage of containers",
     "etcd answers",
     "probe answers of each kind",

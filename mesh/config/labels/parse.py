@@ -81,6 +81,10 @@ def parse_labels(
         from mesh.config.labels.auto_scaling import check_auto_scaling  # noqa: PLC0415 -- few have these labels
 
         check_auto_scaling(sheet)
+    if sheet.starting_with("release."):
+        from mesh.config.labels.release_checks import check_release_labels  # noqa: PLC0415 -- few have these labels
+
+        check_release_labels(sheet, commands)
     if not sheet.has_port_labels:
         sheet.warn_without_service()
     name = routes[0].name if routes else _own_name(sheet, owner, domain) if publishes else None

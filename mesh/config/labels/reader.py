@@ -56,12 +56,16 @@ HEADER_LABEL_PREFIX = "probe.header."
 LOG_STORE, LOG_TTL = "log_store_", "log_ttl_"
 """The name of a store of logs follows."""
 LOG_LABELS = ("log.timestamp", "log.rate_limit", "log.multiline")
+RELEASE_CHECK_LABELS = ("release.check.cmd", "release.check.url")
+"""Labels by which the worker of a container checks its release while a rollout runs."""
 STACK_LABELS = (
     "scale",
     "global",
     "depends",
     "latest_image",
     "release.strategy",
+    "release.max_failures",
+    "release.min_connections",
     "rolling_updates",
     "rolling_updates.parallelism",
 )
@@ -108,6 +112,7 @@ KNOWN_LABELS = (
     *TUNING_LABELS,
     f"{HEADER_LABEL_PREFIX}<name>",
     *STACK_LABELS,
+    *RELEASE_CHECK_LABELS,
     *AUTO_SCALING_LABELS,
     f"{LOG_STORE}<name>",
     f"{LOG_TTL}<name>",
@@ -125,7 +130,7 @@ _ENTRIES = 33
 """Entries of a schedule that are parsed: one more than are allowed."""
 _PORT_LABEL = re.compile(rf"({ROUTE}|{PUBLISH})([^/]*)(?:/(.*))?", re.DOTALL)
 _OF_ALL_INSTANCES = frozenset({*STACK_LABELS, *AUTO_SCALING_LABELS})
-_SCALAR = frozenset({*SERVICE_LABELS, *PROBE_LABELS, *TUNING_LABELS})
+_SCALAR = frozenset({*SERVICE_LABELS, *PROBE_LABELS, *TUNING_LABELS, *RELEASE_CHECK_LABELS})
 
 T = TypeVar("T")
 

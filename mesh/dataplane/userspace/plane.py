@@ -34,7 +34,7 @@ from mesh.model.codes import Code
 from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart
 from mesh.model.service import Address, Forwarding, Transport
-from mesh.model.table import RealKey, RealServer, Table, TrafficCounters, VirtualKey, VirtualServer
+from mesh.model.table import FailedConnections, RealKey, RealServer, Table, TrafficCounters, VirtualKey, VirtualServer
 from mesh.util.bulkhead import Bulkhead, describe_error
 from mesh.util.connection_shares import ConnectionShares
 
@@ -93,7 +93,10 @@ class _UserspaceServer:
             without.union(self._barred(client, self.balance.real_servers.keys())),
         )
 
-    def refused(self, real: RealKey) -> None:
+    def refused(self, real: RealKey, *, answered: bool = True) -> None:
+        if (meter := self.meters.get(real)) is not None:
+            meter.refused += answered
+            meter.unanswered += not answered
         self._on_refused(real.address, real.port)
 
     def opened(self, real: RealKey) -> RealServerMeter:
@@ -225,6 +228,15 @@ class UserspaceDataPlane(DataPlane):
         """Return the traffic to each real server; bytes that reached none are counted for the virtual server alone."""
         return {
             (key, real): meter.counted()
+            for key, server in self._servers.items()
+            for real, meter in server.meters.items()
+        }
+
+    @override
+    async def failed_connections(self) -> Mapping[BackendKey, FailedConnections]:
+        """Return what real servers refused, did not answer and reset; over UDP, what ICMP refused."""
+        return {
+            (key, real): meter.failed()
             for key, server in self._servers.items()
             for real, meter in server.meters.items()
         }

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from mesh.model.part import DaemonPart
 from mesh.model.service import Address
-from mesh.model.table import RealKey, TrafficCounters
+from mesh.model.table import FailedConnections, RealKey, TrafficCounters
 from mesh.util.bulkhead import Bulkhead
 from mesh.util.connection_shares import ConnectionShares
 from mesh.util.sockets import LACK_ERRNOS
@@ -45,8 +45,8 @@ class ProxyBackend(Protocol):
         """Return the real server to try next; None if there is none outside of `without`."""
         ...
 
-    def refused(self, real: RealKey) -> None:
-        """Report that a real server did not accept a connection."""
+    def refused(self, real: RealKey, *, answered: bool = True) -> None:
+        """Report that a real server did not accept a connection, and whether it has refused it."""
         ...
 
     def opened(self, real: RealKey) -> "RealServerMeter":
@@ -76,6 +76,14 @@ class RealServerMeter:
     """Bytes from clients."""
     outward: ByteMeter = field(default_factory=ByteMeter)
     """Bytes to clients."""
+    refused: int = 0
+    unanswered: int = 0
+    reset: int = 0
+    """Connections that the real server reset after it had accepted."""
+
+    def failed(self) -> FailedConnections:
+        """Return the counts of failed connections so far."""
+        return FailedConnections(self.refused, self.unanswered, self.reset)
 
     def counted(self) -> TrafficCounters:
         """Return the counts so far."""
@@ -106,6 +114,10 @@ class _ConnectionSide(asyncio.Protocol):
         """Whether the peer of this side has sent its end of file."""
         self.octets = 0
         """Bytes that this side has received."""
+        self.was_reset = False
+        """Whether its peer has reset the connection."""
+        self.server_meter: RealServerMeter | None = None
+        """What counts the resets of a real server; None on the side of the client."""
 
     @override
     @bulkhead.method
@@ -148,6 +160,9 @@ class _ConnectionSide(asyncio.Protocol):
     @override
     @bulkhead.method
     def connection_lost(self, exc: Exception | None) -> None:
+        self.was_reset = isinstance(exc, ConnectionError)
+        if self.was_reset and self.server_meter is not None:
+            self.server_meter.reset += 1
         if self.other is not None and self.other.transport is not None:
             if exc is None:
                 self.other.transport.close()
@@ -158,6 +173,11 @@ class _ConnectionSide(asyncio.Protocol):
         """Count the bytes that this side has received and will receive by this meter, too: that of a real server."""
         meter.octets += self.octets
         self._real_meter = meter
+
+    def count_resets_for(self, meter: RealServerMeter) -> None:
+        """Count by this meter if the peer of this side, a real server, resets the connection or has done so."""
+        self.server_meter = meter
+        meter.reset += self.was_reset
 
     def finish(self) -> None:
         """Pass on the end of file of the other side; if both sides have sent one, close the connection."""
@@ -241,7 +261,7 @@ class _ClientSide(_ConnectionSide):
             except OSError as error:  # includes TimeoutError
                 refused.add(real)
                 if error.errno not in LACK_ERRNOS:  # what this worker lacks is not the real server's failure
-                    behind.refused(real)
+                    behind.refused(real, answered=isinstance(error, ConnectionError))
                 continue
             if self.transport.is_closing() and server.transport is not None:
                 server.transport.abort()  # the client has gone meanwhile
@@ -250,6 +270,7 @@ class _ClientSide(_ConnectionSide):
             meter = behind.opened(real)
             self.count_for(meter.inward)
             server.count_for(meter.outward)
+            server.count_resets_for(meter)
             self.join(server)
             return
         reset_connection(self.transport)

@@ -103,9 +103,9 @@ _REASONS_TO_KNOCK = {EventMeaning.STOPPING, EventMeaning.DRAIN_FIRST, EventMeani
 DrainFirst = Callable[[str, str | None, float], None]
 """Called with container ID, instance ID (None if it is not an instance) and seconds until the engine kills it."""
 
-ContainerEnded = Callable[[str, str | None, int | None, bool], None]
+ContainerEnded = Callable[[str, str | None, int | None, bool, bool], None]
 """Called with the instance ID (the container's ID if it is no instance), the container's name, the exit code (None for
-each that is not known), and whether the kernel ended it for want of memory.
+each that is not known), whether the kernel ended it for want of memory, and whether somebody has asked for the end.
 """
 _KILLED = 137
 """The exit code after SIGKILL, which the kernel sends for want of memory."""
@@ -269,7 +269,7 @@ class DockerSource(Source):
         self._good = await compute(cost, partial(absence.listing, self._present_rules()))
         for id, instance_id in before.containers.items():
             if id not in self._good.containers and absence.has_seen_end(id):
-                self._on_ended(instance_id, before.names.get(instance_id), None, False)
+                self._on_ended(instance_id, before.names.get(instance_id), None, False, False)
         return self._good
 
     # ---------------------------------------------------------------------------------------------- one connection
@@ -408,7 +408,7 @@ class DockerSource(Source):
         if has_died(event):
             name = (event.actor.attributes or {}).get("name")
             out_of_memory = id in self._out_of_memory and code in (None, _KILLED)
-            self._on_ended(self._good.containers.get(id, id), name, code, out_of_memory)
+            self._on_ended(self._good.containers.get(id, id), name, code, out_of_memory, id in self._stopping)
 
     def _lose(self, id: str) -> None:
         self._out_of_memory.discard(id)

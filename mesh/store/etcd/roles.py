@@ -10,26 +10,37 @@ Source: etcd's documentation of role-based access control, and `etcdctl role gra
 import shlex
 from collections.abc import Sequence
 
-from mesh.config.etcd_url import usage_prefix
+from mesh.config.etcd_url import rollouts_prefix, usage_prefix
 
 
 def role_lines(
-    prefix: str, name: str, own: Sequence[str], shared: Sequence[str], usage: Sequence[str] = ()
+    prefix: str,
+    name: str,
+    own: Sequence[str],
+    shared: Sequence[str],
+    *,
+    usage: Sequence[str] = (),
+    evidence: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """The commands that add a role and a user for one worker, each a line for a shell.
 
     `prefix` is that of all keys, `/vipmesh/`. Below it are `own`, the prefixes of the worker's records, and `shared`,
     those that all workers write; they end with a slash, or are whole keys. `name` is that of the role and of the user.
-    `usage` are the keys of the worker's usage, which are below the prefix of usage.
+    `usage` are the keys of the worker's usage, which are below the prefix of usage, and `evidence` those of its
+    evidence, which are below that of rollouts.
     """
-    beside = usage_prefix(prefix)
+    keys_beside = ((usage_prefix(prefix), usage), (rollouts_prefix(prefix), evidence))
     grant = ["role", "grant-permission", name]
     commands = [
         ["role", "add", name],
         [*grant, "--prefix=true", "read", prefix],
         *([*grant, *_scope(part), "readwrite", prefix + part] for part in (*own, *shared)),
-        *([[*grant, "--prefix=true", "read", beside]] if usage else []),
-        *([*grant, "readwrite", beside + key] for key in usage),
+        *(
+            line
+            for beside, keys in keys_beside
+            if keys
+            for line in ([*grant, "--prefix=true", "read", beside], *([*grant, "readwrite", beside + k] for k in keys))
+        ),
         ["user", "add", name],
         ["user", "grant-role", name, name],
     ]

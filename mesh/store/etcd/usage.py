@@ -25,16 +25,19 @@ _PAGE = 200
 class EtcdUsageStore(UsageStore):
     """Writes the record of one worker under a lease of its own."""
 
-    def __init__(self, gateway: EtcdClient, prefix: str) -> None:
-        """`prefix` is that of usage records, `/vipmesh.usage/`. The gateway is closed with this store."""
+    def __init__(self, gateway: EtcdClient, prefix: str, keep_alive_every: int = _KEEP_ALIVE_EVERY) -> None:
+        """`prefix` is that of the records, `/vipmesh.usage/`. The gateway is closed with this store. `keep_alive_every`
+        is the number of writes after which the lease is kept alive.
+        """
         self._gateway = gateway
+        self._keep_alive_every = keep_alive_every
         self._prefix = prefix.encode()
         self._lease = 0
         self._writes = 0
 
     @override
     async def write(self, key: str, value: bytes) -> None:
-        if self._lease and self._writes % _KEEP_ALIVE_EVERY == 0:
+        if self._lease and self._writes % self._keep_alive_every == 0:
             answer = await self._gateway.call("lease/keepalive", {"ID": self._lease}, LeaseKeepAlive)
             self._lease = self._lease if answer.result.ttl > 0 else 0
         self._writes += 1

@@ -5,7 +5,7 @@ import hashlib
 import os
 import socket
 from collections.abc import AsyncIterator, Collection
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from typing import cast
 
 import pytest
@@ -14,12 +14,12 @@ from typing_extensions import override
 
 from mesh.dataplane.diff import diff_tables
 from mesh.dataplane.operations import AddRealServer, AddVirtualServer, BindVip
-from mesh.dataplane.userspace import UserspaceDataPlane
+from mesh.dataplane.userspace import UserspaceDataPlane, tcp_proxy
 from mesh.dataplane.userspace.tcp_proxy import RealServerMeter
 from mesh.dataplane.userspace.udp_proxy import UdpListener
 from mesh.host.vip_interface import LoopbackAddresses
 from mesh.model.service import Address, Forwarding, Scheduler, Transport
-from mesh.model.table import RealKey, RealServer, Table, VirtualKey, VirtualServer
+from mesh.model.table import FailedConnections, RealKey, RealServer, Table, VirtualKey, VirtualServer
 from tests.dataplane.contract import Connection, TrafficContract
 from tests.system.e2e.programs import free_port
 
@@ -347,7 +347,7 @@ async def test_a_client_of_udp_keeps_its_real_server_until_it_is_idle(servers: R
             picked.append(reals[len(picked) % 2])
             return picked[-1]
 
-        def refused(self, real: RealKey) -> None:
+        def refused(self, real: RealKey, *, answered: bool = True) -> None:
             pytest.fail(f"{real} listens")
 
         def opened(self, real: RealKey) -> RealServerMeter:
@@ -412,7 +412,7 @@ async def ask_with_empty_datagrams() -> None:
         def pick(self, client: Address, without: set[RealKey]) -> RealKey:
             return RealKey("127.0.0.1", real_socket.getsockname()[1])
 
-        def refused(self, real: RealKey) -> None:
+        def refused(self, real: RealKey, *, answered: bool = True) -> None:
             pytest.fail(f"{real} listens")
 
         def opened(self, real: RealKey) -> RealServerMeter:
@@ -457,7 +457,7 @@ async def test_an_empty_datagram_to_a_port_where_nothing_listens_ends_the_sessio
         def pick(self, client: Address, without: set[RealKey]) -> RealKey:
             return RealKey("127.0.0.1", closed_port)
 
-        def refused(self, real: RealKey) -> None:
+        def refused(self, real: RealKey, *, answered: bool = True) -> None:
             refused.set()
 
         def opened(self, real: RealKey) -> RealServerMeter:
@@ -493,3 +493,63 @@ def test_it_works_under_uvloop() -> None:
         await servers.close()
 
     uvloop.run(work())
+
+
+async def failed_at(plane: UserspaceDataPlane, real: RealKey, wanted: FailedConnections) -> None:
+    """Wait until so many connections to a real server have failed, and no more."""
+    async with asyncio.timeout(30):
+        while (await plane.failed_connections())[KEY, real] != wanted:
+            await asyncio.sleep(0.01)
+
+
+async def test_connections_that_are_refused_are_counted_each(plane: UserspaceDataPlane) -> None:
+    dead = RealKey("127.0.0.1", free_port())
+    await plane.apply(diff_tables(Table(), behind(dead)))
+    assert [await ask(KEY.address, KEY.port) for _ in range(3)] == [None] * 3
+    await failed_at(plane, dead, FailedConnections(refused=3))
+
+
+def full_listener(sockets: ExitStack) -> RealKey:
+    """Listen with a queue that is full, so that the kernel drops further connections: listen(2)."""
+    listener = sockets.enter_context(socket.socket())
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    for _ in range(4):
+        waiting = sockets.enter_context(socket.socket())
+        waiting.setblocking(False)
+        waiting.connect_ex(listener.getsockname())
+    return RealKey(*listener.getsockname())
+
+
+async def test_connections_without_an_answer_are_counted_each(
+    plane: UserspaceDataPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tcp_proxy, "CONNECT_TIMEOUT", 0.3)
+    with ExitStack() as sockets:
+        full = full_listener(sockets)
+        await plane.apply(diff_tables(Table(), behind(full)))
+        assert await ask(KEY.address, KEY.port) is None
+        await failed_at(plane, full, FailedConnections(unanswered=1))
+
+
+async def test_a_reset_counts_if_the_real_server_sent_it(plane: UserspaceDataPlane, servers: RealServers) -> None:
+    met = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        tcp_proxy.reset_connection(cast(asyncio.Transport, writer.transport))
+        met.set()
+
+    real = RealKey("127.0.0.1", free_port())
+    server = await asyncio.start_server(serve, real.address, real.port)
+    polite = await servers.start("a")
+    await plane.apply(diff_tables(Table(), behind(real)))
+    assert await ask(KEY.address, KEY.port) is None
+    await met.wait()
+    await failed_at(plane, real, FailedConnections(reset=1))
+    server.close()
+    await plane.apply(diff_tables(behind(real), behind(polite)))
+    _, writer = await asyncio.open_connection(KEY.address, KEY.port)
+    tcp_proxy.reset_connection(cast(asyncio.Transport, writer.transport))  # the client's own
+    assert await ask(KEY.address, KEY.port) == "a"
+    await failed_at(plane, polite, FailedConnections())

@@ -31,7 +31,7 @@ class OneRealServer(ProxyBackend):
         return None if self.real in without else self.real
 
     @override
-    def refused(self, real: RealKey) -> None:
+    def refused(self, real: RealKey, *, answered: bool = True) -> None:
         self.refusals += 1
 
     @override

@@ -73,17 +73,21 @@ async def test_a_stop_in_progress_is_dated_by_the_engines_clock(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("before", "action", "attributes", "expected"),
     [
-        (("oom",), "die", {"exitCode": "137"}, (137, True)),
-        (("oom",), "die", {"exitCode": "0"}, (0, False)),
-        ((), "die", {"exitCode": "137"}, (137, False)),
-        (("start",), "died", {}, (None, False)),
-        (("oom", "start"), "die", {"exitCode": "137"}, (137, False)),
+        (("oom",), "die", {"exitCode": "137"}, (137, True, False)),
+        (("oom",), "die", {"exitCode": "0"}, (0, False, False)),
+        ((), "die", {"exitCode": "137"}, (137, False, False)),
+        (("start",), "died", {}, (None, False, False)),
+        (("oom", "start"), "die", {"exitCode": "137"}, (137, False, False)),
     ],
 )
 async def test_the_end_of_a_container_is_reported_once(
-    tmp_path: Path, before: tuple[str, ...], action: str, attributes: dict[str, str], expected: tuple[int | None, bool]
+    tmp_path: Path,
+    before: tuple[str, ...],
+    action: str,
+    attributes: dict[str, str],
+    expected: tuple[int | None, bool, bool],
 ) -> None:
-    fake, ended = FakeEngine(), list[tuple[str, str | None, int | None, bool]]()
+    fake, ended = FakeEngine(), list[tuple[str, str | None, int | None, bool, bool]]()
     done = asyncio.Event()
 
     def on_ended(*end: Any) -> None:
@@ -103,6 +107,18 @@ async def test_the_end_of_a_container_is_reported_once(
     ((id, name, *rest),) = ended
     assert NAME in (id, name)
     assert tuple(rest) == expected
+
+
+async def test_the_end_of_a_container_that_was_told_to_stop_is_asked_for(tmp_path: Path) -> None:
+    fake, ended = FakeEngine(), list[bool]()
+    async with fake.listening(tmp_path / "docker.sock") as url:
+        source = DockerSource(url, RULES, on_ended=lambda *end: ended.append(end[-1]))
+        async with watching(source) as seen:
+            await seen.until(lambda now: now.keys() == {NAME}, 5)
+            fake.tell("kill", signal="15")
+            fake.tell("die", exitCode="143")
+            await seen.until(lambda _: bool(ended), 30)
+    assert ended == [True]
 
 
 def test_an_event_that_has_just_come_makes_the_difference_exact() -> None:

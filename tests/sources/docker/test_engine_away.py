@@ -29,7 +29,7 @@ async def test_a_container_ends_and_begins_again_before_the_engine_answers(tmp_p
             assert seen.instances[NAME].run == FIRST
         processes.end(ID)
         await seen.until(lambda now: now == {})
-        assert ended == [(f"docker/web.test/{ID[:12]}", NAME, None, False)]
+        assert ended == [(f"docker/web.test/{ID[:12]}", NAME, None, False, False)]
         assert source.trouble
         fake.pid, fake.run = processes.start(ID, "172.29.0.3/16"), SECOND
         await seen.until(lambda now: now.keys() == {NAME})
@@ -54,7 +54,7 @@ async def test_an_end_that_an_event_has_told_is_told_once(tmp_path: Path) -> Non
             await seen.until(lambda now: now == {})
         processes.start(ID, "172.29.0.2/16")
         await seen.until(lambda now: now.keys() == {NAME})
-        assert [code for _, _, code, _ in ended] == [3]
+        assert [code for _, _, code, *_ in ended] == [3]
 
 
 async def test_without_visible_processes_the_last_list_stays_and_the_engine_is_found_again(tmp_path: Path) -> None:

@@ -14,10 +14,12 @@ from mesh.cli.main import main
 from mesh.cluster.claims import ClaimRequest, plan_claims
 from mesh.cluster.sync import ClusterSync
 from mesh.control.conditions import LoopConditions
+from mesh.daemon.open_store import evidence_opener
 from mesh.model.claims import ClaimLimits
 from mesh.model.problem import Problem
 from mesh.model.service import Endpoint, Health
 from mesh.model.view import ClusterView, HealthReport
+from mesh.platform.rollouts.evidence_records import evidence_key
 from mesh.platform.stacks.history_keeper import DeployHistoryKeeper
 from mesh.platform.stacks.kept_deploys import decode_deploys, stack_key
 from mesh.platform.stacks.records import stamp
@@ -165,3 +167,19 @@ def test_what_has_no_role_is_refused(
     assert main(["cluster", "roles", "-c", str(file), *workers]) == 1
     out, err = capsys.readouterr()
     assert (out, reason in err, "[VM233]" in err) == ("", True, True)
+
+
+async def test_a_worker_tells_its_own_evidence_alone_and_reads_that_of_all(guarded: EtcdServer, tmp_path: Path) -> None:
+    stores = {}
+    for name in ("w1", "w2"):
+        own = settings(guarded, tmp_path, node_name=name, store_user=f"vipmesh-{name}", store_password="word")
+        stores[name] = await evidence_opener(own)()
+    try:
+        for name, store in stores.items():
+            await store.write(evidence_key(name), name.encode())
+        assert await stores["w1"].read() == {evidence_key("w1"): b"w1", evidence_key("w2"): b"w2"}
+        with pytest.raises(StoreError, match="permission"):
+            await stores["w1"].write(evidence_key("w2"), b"w1")
+    finally:
+        for store in stores.values():
+            await store.close()

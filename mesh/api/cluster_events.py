@@ -5,7 +5,7 @@ worker's own ones; an event that does not is left out and counted.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from heapq import nlargest
 from typing import NamedTuple
 
@@ -21,9 +21,9 @@ CLOCK_DIFFERENCE = 1.0
 """Seconds from which on the difference of two clocks is told."""
 _LATEST = 1e12
 _TEXTS = tuple(
-    field.name
-    for field in fields(PastEvent)
-    if field.name not in ("at", "kind", "names", "ports", "exit_code", "out_of_memory")
+    name
+    for name in PastEvent.__struct_fields__
+    if name not in ("at", "kind", "names", "ports", "exit_code", "out_of_memory")
 )
 
 
@@ -162,4 +162,4 @@ def _event(numbered: _PeerEvent) -> NumberedEvent | None:
     if event.names or event.ports:
         changed["names"] = tuple(map(bounded_text, event.names[:MAX_EVENT_NAMES]))
         changed["ports"] = event.ports[:MAX_EVENT_NAMES]
-    return NumberedEvent(numbered.number, replace(event, **changed) if changed else event)  # type: ignore[arg-type]
+    return NumberedEvent(numbered.number, msgspec.structs.replace(event, **changed) if changed else event)

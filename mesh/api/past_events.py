@@ -7,6 +7,8 @@ be merged by time, and the difference of their clocks told.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from mesh.api.explain.question import ExplainQuery, is_address, parse_question
 from mesh.model.past_event import EventKind, NumberedEvent, PastEvent
 from mesh.model.service import Name
@@ -65,7 +67,8 @@ def _attributed(each: NumberedEvent, found: Mapping[tuple[str | None, str], Past
     was = found.get((event.worker, event.endpoint[:_SHORT]))
     if was is None:
         return each
-    return replace(each, event=replace(event, owner=was.owner, service=was.service, endpoint=was.endpoint))
+    attributed = msgspec.structs.replace(event, owner=was.owner, service=was.service, endpoint=was.endpoint)
+    return replace(each, event=attributed)
 
 
 def is_about_endpoint(question: ExplainQuery, event: PastEvent) -> bool:

@@ -6,7 +6,8 @@ the events gives the endpoints of the record (`replay_endpoints`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from operator import is_
 
 import msgspec
 
@@ -148,7 +149,7 @@ def record_events(before: EventRecord, moment: EventMoment) -> tuple[EventRecord
         if declared is None:
             declared = {service.owner: service for service in known.services}
         old, service = before.services.get(owner, _NO_SERVICE), declared.get(owner)
-        new = _recorded_service(owner, service, old, moment)
+        new = _recorded_service(owner, service, old, _former_group(owner, old, before, moment), moment)
         if new != old:
             changes[owner] = new if new != _NO_SERVICE else None
             changed = _ServiceEvents(owner, old, new, moment)
@@ -209,12 +210,7 @@ def replay_endpoints(events: Iterable[PastEvent]) -> frozenset[EndpointKey]:
 
 def _changed_owners(before: EventRecord, moment: EventMoment) -> set[str]:
     known, traffic = before.known, before.traffic
-    if (
-        known is None
-        or traffic is None
-        or known.services is not moment.known.services
-        or known.claims is not moment.known.claims
-    ):
+    if known is None or traffic is None or not _is_declared_alike(known, moment.known):
         return {
             *before.services,
             *moment.known.groups,
@@ -223,38 +219,87 @@ def _changed_owners(before: EventRecord, moment: EventMoment) -> set[str]:
     return changed_keys(known.groups, moment.known.groups) | changed_keys(traffic.groups, moment.traffic.groups)
 
 
+def _is_declared_alike(old: ClusterView, new: ClusterView) -> bool:
+    """Return whether the declarations and claims of both views are the same objects."""
+    return old.services is new.services and old.claims is new.claims
+
+
+def _former_group(owner: str, old: RecordedService, before: EventRecord, moment: EventMoment) -> EndpointGroup | None:
+    """Return the group that `old` was recorded from, endpoint by endpoint; None if everything is to be looked at."""
+    if before.known is None or not _is_declared_alike(before.known, moment.known):
+        return None
+    group = before.known.groups.get(owner, _NO_GROUP)
+    return group if len(group.endpoints) == len(old.endpoints) else None
+
+
 def _recorded_service(
-    owner: str, service: Service | None, old: RecordedService, moment: EventMoment
+    owner: str, service: Service | None, old: RecordedService, former: EndpointGroup | None, moment: EventMoment
 ) -> RecordedService:
     group = moment.known.groups.get(owner, _NO_GROUP)
-    former = {endpoint.key: endpoint for endpoint in old.endpoints}
+    if former is not None and _has_same_endpoints(former, group):
+        endpoints = _judged_endpoints(service, old.endpoints, former, group)
+    else:
+        endpoints = _recorded_endpoints(service, old.endpoints, group, moment)
+    if service is None:
+        return RecordedService(endpoints=endpoints)
+    if former is None or old.service is None:
+        vip, ports = vip_of(service, moment.known), _ports_of(service)
+        old = RecordedService(service.name, service.names[:MAX_EVENT_NAMES], ports, vip)
+    return RecordedService(
+        old.service, old.names, old.ports, old.vip, _is_serving(owner, service, old.vip, moment), endpoints
+    )
+
+
+def _has_same_endpoints(old: EndpointGroup, new: EndpointGroup) -> bool:
+    return len(old.endpoints) == len(new.endpoints) and all(map(is_, old.endpoints, new.endpoints))
+
+
+def _judged_endpoints(
+    service: Service | None, old: tuple[RecordedEndpoint, ...], former: EndpointGroup, group: EndpointGroup
+) -> tuple[RecordedEndpoint, ...]:
+    """Return the records of the same endpoints with other verdicts. The usual change costs one record, not all."""
+    changed = [
+        number
+        for number, (before, now) in enumerate(zip(former.verdicts, group.verdicts, strict=True))
+        if before is not now
+    ]
+    if not changed:
+        return old
+    endpoints = list(old)
+    for number in changed:
+        endpoints[number] = _recorded_endpoint(service, group.endpoints[number], old[number], group.verdicts[number])
+    return tuple(endpoints)
+
+
+def _recorded_endpoints(
+    service: Service | None, old: tuple[RecordedEndpoint, ...], group: EndpointGroup, moment: EventMoment
+) -> tuple[RecordedEndpoint, ...]:
+    former = {endpoint.key: endpoint for endpoint in old}
     endpoints = [
         _recorded_endpoint(service, endpoint, former.get(endpoint.key), probed)
         for endpoint, probed in zip(group.endpoints, group.verdicts, strict=True)
     ]
     there = {endpoint.key for endpoint in endpoints}
     endpoints += [each for key, each in former.items() if key not in there and _still_runs(key, moment)]
-    if service is None:
-        return RecordedService(endpoints=tuple(endpoints))
-    vip = vip_of(service, moment.known)
+    return tuple(endpoints)
+
+
+def _ports_of(service: Service) -> tuple[int, ...]:
+    """Return the listen ports and fixed published ports of a service, sorted and bounded."""
     ports = sorted(
         {
             *(route.listen_port for route in service.routes),
             *(publish.port for publish in service.publishes if publish.port is not None),
         }
     )
+    return tuple(ports[:MAX_EVENT_NAMES])
+
+
+def _is_serving(owner: str, service: Service, vip: Address | None, moment: EventMoment) -> bool:
     effective = moment.traffic.groups.get(owner, _NO_GROUP)
-    serving = vip is not None and any(
+    return vip is not None and any(
         serves(service, endpoint, vip, {} if probed is None else {endpoint.key: probed})
         for endpoint, probed in zip(effective.endpoints, effective.verdicts, strict=True)
-    )
-    return RecordedService(
-        service.name,
-        service.names[:MAX_EVENT_NAMES],
-        tuple(ports[:MAX_EVENT_NAMES]),
-        vip,
-        serving,
-        tuple(endpoints),
     )
 
 
@@ -298,6 +343,8 @@ class _ServiceEvents:
 
     def gone(self) -> Iterator[PastEvent]:
         """Yield the events of endpoints that are gone."""
+        if self._same_places():
+            return
         now = {endpoint.key for endpoint in self.new.endpoints}
         for endpoint in self.old.endpoints:
             if endpoint.key not in now:
@@ -305,11 +352,24 @@ class _ServiceEvents:
 
     def others(self) -> Iterator[PastEvent]:
         """Yield all other events, those of endpoints before those of the service."""
-        before = {endpoint.key: endpoint for endpoint in self.old.endpoints}
-        for endpoint in self.new.endpoints:
-            if before.get(endpoint.key) != endpoint:
-                yield from self._endpoint_events(before.get(endpoint.key), endpoint)
+        for before, endpoint in self._pairs():
+            if before is not endpoint and before != endpoint:
+                yield from self._endpoint_events(before, endpoint)
         yield from self._service_events()
+
+    def _pairs(self) -> Iterable[tuple[RecordedEndpoint | None, RecordedEndpoint]]:
+        """Return each endpoint with its former record; None if it had none."""
+        if self._same_places():
+            return zip(self.old.endpoints, self.new.endpoints, strict=True)
+        before = {endpoint.key: endpoint for endpoint in self.old.endpoints}
+        return [(before.get(endpoint.key), endpoint) for endpoint in self.new.endpoints]
+
+    def _same_places(self) -> bool:
+        """Return whether both records have the same endpoints in the same order: the usual case, and cheap to see."""
+        old, new = self.old.endpoints, self.new.endpoints
+        return len(old) == len(new) and all(
+            before is now or before.key == now.key for before, now in zip(old, new, strict=True)
+        )
 
     def _endpoint_events(self, old: RecordedEndpoint | None, new: RecordedEndpoint) -> Iterator[PastEvent]:
         if old is None:
@@ -450,7 +510,7 @@ def _problem_events(
         for key, problem in now.items():
             if key not in former:
                 event = _problem_event(problem, moment, services)
-                yield replace(
+                yield msgspec.structs.replace(
                     event, kind=_problem_kind(problem), code=str(problem.code), text=bounded_text(str(problem))
                 )
         for key, problem in former.items():

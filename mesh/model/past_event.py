@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
+
 from mesh.model.service import Address, Name
 
 MAX_EVENT_TEXT = 300
@@ -64,11 +66,11 @@ class EventKind(StrEnum):
     """Nothing was recorded for a while, or events were lost."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PastEvent:
+class PastEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One event. All texts are escaped and bounded (`bounded_text`)."""
 
-    # 16 fields: what a question about the past may name, and what the answer to it says.
+    # 16 fields: what a question about the past may name, and what the answer to it says. A `Struct`: a dataclass of
+    # so many fields takes as long to make as the rest of the event.
 
     at: float
     """When it was noticed, in seconds since 1970 by this worker's clock."""

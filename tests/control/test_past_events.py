@@ -243,10 +243,14 @@ def test_a_replay_of_the_events_gives_the_endpoints(
             record = EventRecord(record.services, record.workers, record.lost)
 
 
-@given(VIEWS, VIEWS)
+@given(VIEWS, VIEWS, st.lists(st.lists(VERDICTS, min_size=6, max_size=6), max_size=3))
 def test_an_incremental_difference_is_that_of_a_fresh_record(
-    first: list[tuple[Endpoint, Health | None]], second: list[tuple[Endpoint, Health | None]]
+    first: list[tuple[Endpoint, Health | None]],
+    second: list[tuple[Endpoint, Health | None]],
+    verdicts: list[list[Health | None]],
 ) -> None:
+    """Also where the views share their declarations, or differ in verdicts alone."""
+    services = (PROBED,)
     records: list[Callable[[EventRecord], EventRecord]] = [
         lambda record: record,
         lambda record: replace(record, known=None, traffic=None),
@@ -256,8 +260,11 @@ def test_an_incremental_difference_is_that_of_a_fresh_record(
         record, events = EventRecord(), tuple[PastEvent, ...]()
         for step in (first, second):
             ordered = sorted((each for each, _ in step), key=lambda each: (each.id, each.worker))
-            known = view(*ordered, services=(PROBED,))
+            known = view(*ordered, services=services)
             known = known.judged({each.key: verdict for each, verdict in step})
+            record, events = record_events(shape(record), moment(known))
+        for step in verdicts:
+            known = known.judged({each.key: verdict for each, verdict in zip(known.endpoints, step, strict=False)})
             record, events = record_events(shape(record), moment(known))
         found.append((dict(record.services), events))
     assert found[0] == found[1]

@@ -263,8 +263,8 @@ def test_an_incremental_difference_is_that_of_a_fresh_record(
             known = view(*ordered, services=services)
             known = known.judged({each.key: verdict for each, verdict in step})
             record, events = record_events(shape(record), moment(known))
-        for step in verdicts:
-            known = known.judged({each.key: verdict for each, verdict in zip(known.endpoints, step, strict=False)})
+        for judged in verdicts:
+            known = known.judged({each.key: verdict for each, verdict in zip(known.endpoints, judged, strict=False)})
             record, events = record_events(shape(record), moment(known))
         found.append((dict(record.services), events))
     assert found[0] == found[1]

@@ -13,8 +13,13 @@ run: install
 # `make test` installs what is missing when it may, and says what to install when it may not.
 test: packages test-native test-ipvs
 
+# Tests that share the host's kernel, an engine or whole processes run one after another, after all others have run on
+# every core.
+ONE_BY_ONE := tests/dataplane tests/docs tests/host tests/system
+
 test-native: $(VENV)/.test
-	$(BIN)/python -m pytest -m 'not ipvs and not ipvs_matrix'
+	$(BIN)/python -m pytest -m 'not ipvs and not ipvs_matrix' -n auto --dist loadfile $(ONE_BY_ONE:%=--ignore=%)
+	$(BIN)/python -m pytest -m 'not ipvs and not ipvs_matrix' $(ONE_BY_ONE)
 
 # Exit status 3 says that something is missing, and what: on a laptop the rest still counts, in CI nothing is skipped.
 test-ipvs: $(VENV)/.test

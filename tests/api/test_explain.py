@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -639,11 +640,11 @@ def test_a_service_says_what_became_of_its_other_half(past: list[tuple[EventKind
 
 
 def test_an_endpoint_that_was_lost_long_ago_is_not_told() -> None:
-    gone = replace(of_shop(EventKind.ENDPOINT_GONE, 900.0), owner="demo/web")
+    gone = structs.replace(of_shop(EventKind.ENDPOINT_GONE, 900.0), owner="demo/web")
     world = World(endpoints=(ONE, TWO, STORE), past=[gone])
     evidence, kept = world.evidence(), world.kept_events()
-    of = replace(gone, kind=K.ENDPOINT_CAME, at=1.0, worker="w1")
-    came = [NumberedEvent(0, replace(of, endpoint=each.id)) for each in (ONE, TWO)]
+    of = structs.replace(gone, kind=K.ENDPOINT_CAME, at=1.0, worker="w1")
+    came = [NumberedEvent(0, structs.replace(of, endpoint=each.id)) for each in (ONE, TWO)]
     kept = replace(kept, events=(*came, *kept.events))
     (way,) = explain("web.test", evidence, kept).ways
     (later,) = explain("web.test", evidence, replace(kept, now=900.0 + RECENT + 1)).ways

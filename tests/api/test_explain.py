@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from msgspec import structs
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from mesh.api.explain.document import Cause, Explanation, render_explanation
 from mesh.api.explain.past import RECENT, KeptEvents

@@ -12,6 +12,7 @@ from mesh.control.arrival import Arrivals, describe_network
 from mesh.control.endpoint_totals import endpoint_totals
 from mesh.control.planner import Plan, has_virtual_servers, programmed_reals
 from mesh.control.share_overlay import ShareOverlay
+from mesh.control.slow_start import SlowStarts
 from mesh.control.snapshot import WorkerSnapshot
 from mesh.health.snapshot import HealthStatus, ProbeStatus, VerdictStatus, health_status, utc_time
 from mesh.model.codes import Code
@@ -86,6 +87,10 @@ class EndpointStatus:
     """The bytes from clients since then; None as for `connections`."""
     bytes_out: int | None = None
     """The bytes to clients since then; None as for `connections`."""
+    slow_start_percent: int | None = None
+    """The part of its weight that it has while it ramps, in per cent; None if it has all of it."""
+    slow_start_until: str | None = None
+    """When it has all of its weight, in the form of `since`; None if it does not ramp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +205,8 @@ class LiveFigures:
     """The weights that follow from the shares of releases."""
     data_plane: str = ""
     """The name of the data plane."""
+    slow_starts: SlowStarts = field(default_factory=SlowStarts)
+    """The endpoints that ramp."""
 
 
 def service_statuses(
@@ -255,6 +262,7 @@ def _endpoint_rows(
         may_serve = may_serve and live.shared.has_share(endpoint)
         reals = real_keys(service, endpoint) if may_serve or busy else ()
         serving = may_serve and not there.isdisjoint(reals)
+        ramp = live.slow_starts.ramp_of(endpoint)
         yield EndpointStatus(
             id=endpoint.id,
             worker=endpoint.worker,
@@ -280,6 +288,8 @@ def _endpoint_rows(
             opened=None if carried is None else carried.connections,
             bytes_in=None if carried is None else carried.bytes_in,
             bytes_out=None if carried is None else carried.bytes_out,
+            slow_start_percent=None if ramp is None else ramp.percent,
+            slow_start_until=None if ramp is None else utc_time(ramp.until),
         )
 
 
@@ -401,6 +411,8 @@ def _endpoint_line(endpoint: EndpointStatus) -> str:
     words = [f"{mark} {address + port:<24} {endpoint.health:<10} weight {endpoint.weight}"]
     if endpoint.weight_from == WeightOrigin.OPERATOR:
         words.append("set by an operator")
+    if endpoint.slow_start_percent is not None:
+        words.append(f"of which {endpoint.slow_start_percent} % until {endpoint.slow_start_until}")
     if endpoint.name:
         words.append(endpoint.name)
     if endpoint.kept:
@@ -439,7 +451,13 @@ def worker_status(
             in_detail=detail is StatusDetail.FULL,
         )
         live = LiveFigures(
-            observed.programmed, observed.since, connections, traffic, effective.shared, facts.data_plane
+            observed.programmed,
+            observed.since,
+            connections,
+            traffic,
+            effective.shared,
+            facts.data_plane,
+            effective.slow_starts,
         )
         found = service_statuses(view, seen, observed.plan, observed.arrivals, live)
         found = _with_drops(found, observed.all_problems, facts.worker)

@@ -33,6 +33,8 @@ class EndpointRow(msgspec.Struct, frozen=True):
     opened: int | None = None
     bytes_in: int | None = None
     bytes_out: int | None = None
+    slow_start_percent: int | None = None
+    slow_start_until: str | None = None
 
 
 class ReleaseShareRow(msgspec.Struct, frozen=True):

@@ -207,11 +207,29 @@ def _endpoint_row(endpoint: EndpointRow, layout: StatusLayout) -> Row:
         _cell(_state(endpoint), _style(endpoint)),
         _cell(_age(endpoint.since, now) or "-"),
         _cell(probe),
-        _cell(str(endpoint.weight)),
+        _cell(_weight(endpoint, now)),
         _cell(endpoint.release or "-"),
         _cell(_number(endpoint.connections)),
         *(_cell(_number(count)) for count in counters),
     )
+
+
+def _weight(endpoint: EndpointRow, now: datetime | None) -> str:
+    """Return the weight; of an endpoint that ramps also how much of it counts, and for how long: `3, 40 % for 12 s`."""
+    percent = endpoint.slow_start_percent
+    if percent is None:
+        return str(endpoint.weight)
+    left = _seconds_left(endpoint.slow_start_until, now)
+    return f"{endpoint.weight}, {percent} %" + ("" if left is None else f" for {left} s")
+
+
+def _seconds_left(until: str | None, now: datetime | None) -> int | None:
+    if until is None or now is None:
+        return None
+    try:
+        return max(0, int((datetime.fromisoformat(until) - now).total_seconds()))
+    except (ValueError, TypeError, OverflowError):
+        return None
 
 
 def _number(count: int | None) -> str:

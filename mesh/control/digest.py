@@ -10,8 +10,9 @@ worker whose digest differs for longer than a change takes to propagate has miss
 * the real servers whose connections are to be reset because their probes failed.
 
 It leaves out what is local by nature: the worker's addresses that published ports are bound to, published ports left to
-a program of the worker, VIPs that are not bound since they are in a network of the host, the resolver's address, real
-servers that still drain here, operations that the data plane refused.
+a program of the worker, what endpoints lack of their weight while they ramp, VIPs that are not bound since they are in
+a network of the host, the resolver's address, real servers that still drain here, operations that the data plane
+refused.
 
 The digest is computed from the plan, not from the kernel: differences between the two are reported as failures and
 repairs. 48 bits are enough against accidental collisions, and a metric, which is a double, holds them exactly.
@@ -19,12 +20,13 @@ repairs. 48 bits are enough against accidental collisions, and a metric, which i
 
 from collections.abc import Mapping
 from hashlib import blake2b
+from types import MappingProxyType
 
 import msgspec
 
 from mesh.control.planner import Plan
-from mesh.control.service_plan import ServicePlan
-from mesh.model.service import Transport
+from mesh.control.service_plan import ServicePlan, plan_service
+from mesh.model.service import EndpointKey, Transport
 from mesh.model.table import RealKey, RealServer, VirtualServer
 
 BITS = 48
@@ -36,12 +38,18 @@ class TableDigest:
     def __init__(self) -> None:
         self._parts: dict[str, tuple[ServicePlan, bytes]] = {}
 
-    def __call__(self, planned: Plan) -> str:
-        """The digest of a plan, twelve hexadecimal digits."""
+    def __call__(self, planned: Plan, settled: Mapping[str, Mapping[EndpointKey, int]] = MappingProxyType({})) -> str:
+        """The digest of a plan, twelve hexadecimal digits. `settled`: the weights that endpoints would have if none
+        ramped, by owner, of the services of which some do.
+        """
         before, self._parts = self._parts, {}
         for owner, part in planned.parts.items():
             last = before.get(owner)
-            self._parts[owner] = last if last is not None and last[0] is part else (part, _part_digest(owner, part))
+            if last is not None and last[0] is part:
+                self._parts[owner] = last
+                continue
+            weights = settled.get(owner)
+            self._parts[owner] = part, _part_digest(owner, part if weights is None else _with_weights(part, weights))
         whole = b"".join(self._parts[owner][1] for owner in sorted(self._parts))
         return blake2b(whole, digest_size=BITS // 8).hexdigest()
 
@@ -54,6 +62,14 @@ def plan_digest(planned: Plan) -> str:
 def digest_number(digest: str) -> int:
     """The digest as a number that a double holds exactly, for the metric."""
     return int(digest, 16)
+
+
+def _with_weights(part: ServicePlan, weights: Mapping[EndpointKey, int]) -> ServicePlan:
+    endpoints = tuple(
+        endpoint.with_weight(weights.get(endpoint.key, endpoint.weight), endpoint.asked_weight)
+        for endpoint in part.inputs.endpoints
+    )
+    return plan_service(part.inputs._replace(endpoints=endpoints))
 
 
 def _part_digest(owner: str, part: ServicePlan) -> bytes:

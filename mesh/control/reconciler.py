@@ -30,6 +30,8 @@ REST, LONGEST_REST = 1.0, 0.5
 """The pause before the next pass, as a multiple of the last pass's duration, and its maximum in seconds."""
 AUDIT = 10.0
 """Seconds after which the data plane is read back although nothing happened."""
+AFTER_STEP = 0.01
+"""Seconds from the step of a ramp to its pass."""
 LOOK_AGAIN = 1.0
 """Seconds until the next pass while real servers drain, an operation was refused for the first time, or a pass failed.
 """
@@ -93,11 +95,13 @@ class Reconciler:
 
     async def _wait_until_due(self) -> None:
         try:
-            async with asyncio.timeout(LOOK_AGAIN if self._pass_failed or self._runner.is_unsettled else AUDIT):
+            usual = LOOK_AGAIN if self._pass_failed or self._runner.is_unsettled else AUDIT
+            # Just after a step of a ramp: just before it, it would change nothing.
+            async with asyncio.timeout(min(usual, self._tracker.seconds_to_step() + AFTER_STEP)):
                 await self._events.wake.wait()
             await self._pace.wait()
         except TimeoutError:
-            pass  # nothing happened: this pass is the audit, or a look at what is draining
+            pass  # nothing happened: this pass is the audit, a look at what is draining, or the step of a ramp
 
     async def _pass(self) -> None:
         effective = await self._tracker.update()

@@ -1,19 +1,24 @@
-"""Gives the endpoints of services whose releases have shares the weights that follow. Pure.
+"""Gives the endpoints of services whose releases have shares, or of which some ramp, the weights that follow. Pure.
 
-It is the last step of the view pipeline: weights depend on which endpoints serve. Services without shares cost nothing.
+It is the last step of the view pipeline: weights depend on which endpoints serve. Other services cost nothing.
 Parts that have not changed are the same objects as in the result before.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias
 
-from mesh.control.shares import ReleaseShare, ShareMember, WeighedShares, weigh
+from mesh.control.shares import TENTHS, ReleaseShare, ShareMember, WeighedShares, weigh
 from mesh.model.eligibility import is_same_family, takes_traffic, vip_of
 from mesh.model.persistent_map import PersistentMap
 from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Service
 from mesh.model.view import ClusterView, EndpointGroup
+
+Ramps: TypeAlias = Mapping[str, Mapping[EndpointKey, int]]
+"""How many tenths of its weight each endpoint that ramps has, by owner."""
+_NONE: Ramps = MappingProxyType({})
 
 
 class _GroupInputs(NamedTuple):
@@ -21,8 +26,9 @@ class _GroupInputs(NamedTuple):
 
     service: Service
     vip: Address
-    shares: ReleaseShares
+    shares: ReleaseShares | None
     group: EndpointGroup
+    ramps: Mapping[EndpointKey, int]
 
 
 class _WeighedGroup(NamedTuple):
@@ -30,36 +36,44 @@ class _WeighedGroup(NamedTuple):
     weighed: WeighedShares
     group: EndpointGroup
     """The group with the weights."""
+    settled: Mapping[EndpointKey, int] | None
+    """The weights that the endpoints would have if none of them ramped; None if none does."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShareOverlay:
-    """A view, and the same view with the weights that follow from shares."""
+    """A view, and the same view with the weights that follow from shares and ramps."""
 
     base: ClusterView = field(default_factory=ClusterView)
     view: ClusterView = field(default_factory=ClusterView)
-    """The same object as `base` if no service has shares in force."""
+    """The same object as `base` if no service has shares in force, and no endpoint ramps."""
     weighed: Mapping[str, WeighedShares] = field(default_factory=dict)
     """The weights of each service for which shares are in force, by owner."""
+    ramps: Ramps = field(default_factory=dict)
     _groups: Mapping[str, _WeighedGroup] = field(default_factory=dict)
 
-    def after(self, view: ClusterView) -> "ShareOverlay":
-        """The overlay for the newest view, which has the verdicts that traffic follows."""
-        if view is self.base:
+    def after(self, view: ClusterView, ramps: Ramps = _NONE) -> "ShareOverlay":
+        """The overlay for the newest view, which has the verdicts that traffic follows, and for these ramps."""
+        if view is self.base and ramps == self.ramps:
             return self
-        if not view.shares:
+        if not view.shares and not ramps:
             return ShareOverlay(view, view)
         groups: dict[str, _WeighedGroup] = {}
         services = {service.owner: service for service in view.services}
-        for owner, shares in view.shares.items():
-            inputs = _inputs(services.get(owner), shares, view)
+        for owner in dict.fromkeys((*view.shares, *ramps)):
+            inputs = _inputs(owner, services.get(owner), view, ramps.get(owner, {}))
             if inputs is None:
                 continue
             known = self._groups.get(owner)
             groups[owner] = known if known is not None and known.inputs == inputs else _weighed(inputs)
         groups = {owner: each for owner, each in groups.items() if each.weighed.weights}
-        weighed = {owner: each.weighed for owner, each in groups.items()}
-        return ShareOverlay(view, self._applied(view, groups), weighed, groups)
+        weighed = {owner: each.weighed for owner, each in groups.items() if each.weighed.in_force}
+        return ShareOverlay(view, self._applied(view, groups), weighed, ramps, groups)
+
+    @property
+    def settled(self) -> Mapping[str, Mapping[EndpointKey, int]]:
+        """The weights that endpoints would have if none ramped, by owner, of the services of which some do."""
+        return {owner: each.settled for owner, each in self._groups.items() if each.settled is not None}
 
     def has_share(self, endpoint: Endpoint) -> bool:
         """Return whether the shares leave an endpoint any new connection, should it serve."""
@@ -70,11 +84,14 @@ class ShareOverlay:
         """Return the releases of a service with their parts of new connections; empty if it has no endpoint that names
         one, or no VIP.
         """
-        if (known := self.weighed.get(service.owner)) is not None:
-            return known.releases
+        if service.owner in self.weighed:
+            return self.weighed[service.owner].releases
+        ramping = self._groups.get(service.owner)
         group, vip = self.base.groups.get(service.owner), vip_of(service, self.base)
         if group is None or vip is None or not any(endpoint.release for endpoint in group.endpoints):
             return ()
+        if ramping is not None:
+            return ramping.weighed.releases
         return weigh(None, share_members(service, vip, group)).releases
 
     def _applied(self, view: ClusterView, groups: Mapping[str, _WeighedGroup]) -> ClusterView:
@@ -91,11 +108,15 @@ class ShareOverlay:
         return view.with_endpoints(endpoints, grouped, PersistentMap.of(view.by_key).changed(changed))
 
 
-def _inputs(service: Service | None, shares: ReleaseShares, view: ClusterView) -> _GroupInputs | None:
+def _inputs(
+    owner: str, service: Service | None, view: ClusterView, ramps: Mapping[EndpointKey, int]
+) -> _GroupInputs | None:
     """What the weights of a service depend on; None for a service that is gone, or has no VIP or no endpoint."""
     vip = None if service is None else vip_of(service, view)
-    group = view.groups.get(shares.owner)
-    return None if service is None or vip is None or group is None else _GroupInputs(service, vip, shares, group)
+    group = view.groups.get(owner)
+    if service is None or vip is None or group is None:
+        return None
+    return _GroupInputs(service, vip, view.shares.get(owner), group, ramps)
 
 
 def _same_groups(groups: Mapping[str, _WeighedGroup], before: Mapping[str, _WeighedGroup]) -> bool:
@@ -105,10 +126,15 @@ def _same_groups(groups: Mapping[str, _WeighedGroup], before: Mapping[str, _Weig
 
 
 def _weighed(inputs: _GroupInputs) -> _WeighedGroup:
-    service, vip, shares, group = inputs
-    weighed = weigh(shares, share_members(service, vip, group))
-    members = tuple(_with_weight(endpoint, weighed.weights) for endpoint in group.endpoints)
-    return _WeighedGroup(inputs, weighed, EndpointGroup(members, group.verdicts))
+    service, vip, shares, group, ramps = inputs
+    own = share_members(service, vip, group)
+    members = [each._replace(tenths=ramps.get(each.key, TENTHS)) for each in own] if ramps else own
+    weighed = weigh(shares, members)
+    endpoints = tuple(_with_weight(endpoint, weighed.weights) for endpoint in group.endpoints)
+    settled = None
+    if ramps:
+        settled = weigh(shares, own).weights or {endpoint.key: endpoint.weight for endpoint in group.endpoints}
+    return _WeighedGroup(inputs, weighed, EndpointGroup(endpoints, group.verdicts), settled)
 
 
 def share_members(service: Service, vip: Address, group: EndpointGroup) -> list[ShareMember]:

@@ -1,4 +1,4 @@
-"""Computes the weights of endpoints from the shares of their releases. Pure.
+"""Computes the weights of endpoints from the shares of their releases, and while endpoints ramp. Pure.
 
 An endpoint weighs share x own weight / sum of the own weights of its release, so that a release has its share whatever
 the number of its endpoints. The weights are the smallest integers in this proportion. They are exact unless the largest
@@ -8,6 +8,8 @@ its endpoints.
 * Releases that no share was given to share the rest by the sums of their weights, as all releases do without shares.
 * A release without a serving endpoint gives its share to the others, in proportion to theirs. If they have none, those
   that no share was given to take all by their weights. A release that was given 0 never takes any.
+* An endpoint that ramps (`mesh.control.slow_start`) has some tenths of its weight. With shares in force that divides
+  its release and changes no share: the other endpoints of the release have what it lacks.
 """
 
 import math
@@ -19,9 +21,12 @@ from mesh.model.release_shares import WHOLE, ReleaseShares
 from mesh.model.service import EndpointKey
 from mesh.model.validation import MAX_WEIGHT
 
+TENTHS = 10
+"""The whole weight of an endpoint, in the unit of ramps."""
+
 
 class ShareMember(NamedTuple):
-    """One endpoint of a service whose releases have shares."""
+    """One endpoint of a service whose weights are computed."""
 
     key: EndpointKey
     release: str
@@ -30,6 +35,8 @@ class ShareMember(NamedTuple):
     """Its own weight: by its label, or by an operator."""
     serves: bool
     """Whether new connections may go to it; its weight aside."""
+    tenths: int = TENTHS
+    """How much of its weight it has, from 1 to `TENTHS`: less than that while it ramps."""
 
 
 class ReleaseShare(NamedTuple):
@@ -48,31 +55,51 @@ class ReleaseShare(NamedTuple):
 
 
 class WeighedShares(NamedTuple):
-    """The weights that follow from shares."""
+    """The weights that follow from shares and ramps."""
 
     weights: Mapping[EndpointKey, int]
-    """The weight of each endpoint; empty if shares are not in force, so that own weights count."""
+    """The weight of each endpoint; empty if shares are not in force and no endpoint ramps, so that own weights count.
+    """
     releases: tuple[ReleaseShare, ...]
     """All releases that have endpoints, sorted by name."""
+    in_force: bool = False
+    """Whether shares are in force."""
 
 
 def weigh(shares: ReleaseShares | None, members: Sequence[ShareMember]) -> WeighedShares:
     """Return the weights of the endpoints of one service. `shares`: None if its releases have none."""
     if shares is None or not shares.are_in_force(member.release for member in members):
-        return WeighedShares({}, tuple(_rows(members, {}, {member.key: member.weight for member in members})))
+        weights = _ramped(members)
+        own = weights or {member.key: member.weight for member in members}
+        return WeighedShares(weights, tuple(_rows(members, {}, own)))
     totals: dict[str, int] = {}
+    ramped: dict[str, int] = {}
     for member in members:
         if member.serves and member.weight > 0:
             totals[member.release] = totals.get(member.release, 0) + member.weight
+            ramped[member.release] = ramped.get(member.release, 0) + member.weight * member.tenths
     parts = release_parts(shares.given, totals)
     ideal = [
         Fraction(0)
         if member.weight <= 0 or not parts.get(member.release)
-        else parts[member.release] * member.weight / totals[member.release]
+        else parts[member.release] * member.weight * member.tenths / ramped[member.release]
         for member in members
     ]
     counted = dict(zip((member.key for member in members), _integers(ideal, members), strict=True))
-    return WeighedShares(counted, tuple(_rows(members, shares.given, counted)))
+    return WeighedShares(counted, tuple(_rows(members, shares.given, counted)), in_force=True)
+
+
+def _ramped(members: Sequence[ShareMember]) -> Mapping[EndpointKey, int]:
+    """Return the weights of endpoints without shares, of which some ramp; empty if none does.
+
+    All weights are multiplied alike for as long as one endpoint ramps, so that a step changes that endpoint alone.
+    """
+    if all(member.tenths == TENTHS for member in members):
+        return {}
+    scale = min(Fraction(1), Fraction(MAX_WEIGHT, TENTHS * max(1, *(member.weight for member in members))))
+    return {
+        member.key: max(1, round(member.weight * member.tenths * scale)) if member.weight else 0 for member in members
+    }
 
 
 def release_parts(given: Mapping[str, int], totals: Mapping[str, int]) -> Mapping[str, Fraction]:

@@ -11,6 +11,7 @@ from mesh.cluster.worker_directory import RegisteredWorker
 from mesh.control.arrival import Arrivals
 from mesh.control.local_overlay import known_health
 from mesh.control.planner import Plan
+from mesh.control.slow_start import SlowStarts
 from mesh.control.view import EffectiveView, ViewInputs, effective_view
 from mesh.health.snapshot import HealthSnapshot
 from mesh.health.state_machine import Verdict
@@ -88,6 +89,8 @@ class WorkerSnapshot:
     """The worker whose daemon acts for the swarm; None if that is not known, or there is no swarm."""
     collected: CollectedLogs | None = None
     """How far `vipmesh ship` is; None if nothing answers and no container asks for it."""
+    slow_starts: SlowStarts = field(default_factory=SlowStarts)
+    """The endpoints that ramp, by the last pass."""
 
     @property
     def size(self) -> int:
@@ -112,6 +115,7 @@ class WorkerSnapshot:
                 takeover=self.judged.health,
                 kept=self.judged.kept,
                 held_back=self.judged.held_back,
+                slow_starts=self.slow_starts,
             )
         )
 

@@ -95,6 +95,7 @@ class SnapshotBuilder:
             runner.held,
             conditions.acting,
             self._collected,
+            tracker.slow_starts,
         )
 
     def _problems(self) -> Mapping[str, tuple[Problem, ...]]:
@@ -159,4 +160,7 @@ class SnapshotBuilder:
 
     def digest(self) -> str | None:
         """The digest of the last plan; None before the first one."""
-        return None if self._runner.plan is None else self._digest(self._runner.plan)
+        effective = self._tracker.last
+        if self._runner.plan is None:
+            return None
+        return self._digest(self._runner.plan, {} if effective is None else effective.shared.settled)

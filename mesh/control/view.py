@@ -9,7 +9,8 @@
 4. the panic threshold keeps unhealthy endpoints in traffic while too many fail at once (`mesh.health.panic`);
 5. flap damping: endpoints that are held back serve if their service has no other endpoint
    (`mesh.health.panic.panic_overrides`);
-6. where releases have shares, the weights of endpoints follow from them (`mesh.control.share_overlay`).
+6. endpoints with slow start that begin to serve ramp (`mesh.control.slow_start`);
+7. where releases have shares or endpoints ramp, the weights follow from that (`mesh.control.share_overlay`).
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from mesh.cluster.failure_detector import withhold_unreachable
 from mesh.control.local_overlay import LocalOverlay
 from mesh.control.share_overlay import ShareOverlay
+from mesh.control.slow_start import PassTime, SlowStarts
 from mesh.health.panic import PanicInput, PanicState, panic_overrides, update_panic_state
 from mesh.health.takeover import kept_in_force
 from mesh.model.persistent_map import changed_keys
@@ -48,6 +50,10 @@ class ViewInputs:
     """Endpoints that answer but flapped recently."""
     asked: frozenset[EndpointKey] = frozenset()
     """Endpoints that this worker probes. Used only when the panic state is updated."""
+    slow_starts: SlowStarts = field(default_factory=SlowStarts)
+    """The endpoints that ramp, by the last pass."""
+    time: PassTime | None = None
+    """When this pass is made; None keeps the ramps of the last one, as in a snapshot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,15 +69,17 @@ class EffectiveView:
     known: ClusterView
     """The view after step 3, with unmodified verdicts: operators are shown this one."""
     shared: ShareOverlay
-    """The view after step 5, with the verdicts that traffic follows, and after step 6."""
+    """The view after step 5, with the verdicts that traffic follows, and after step 7."""
     kept: frozenset[EndpointKey]
     """Unhealthy endpoints that stay in traffic."""
     panic: PanicState | None = None
     """The panic state after step 4; None if it was not updated."""
+    slow_starts: SlowStarts = field(default_factory=SlowStarts)
+    """The endpoints that ramp, after step 6."""
 
     @property
     def traffic(self) -> ClusterView:
-        """The view after step 6, with the verdicts and the weights that traffic follows: it is planned from."""
+        """The view after step 7, with the verdicts and the weights that traffic follows: it is planned from."""
         return self.shared.view
 
 
@@ -111,8 +119,9 @@ def effective_view(
         judged = before.shared.base
     else:
         judged = known.judged(panic_overrides(known, kept, held_back))
-    shared = (ShareOverlay() if before is None else before.shared).after(judged)
-    return EffectiveView(inputs, overlay, overlaid, reachable, known, shared, kept, floor)
+    slow_starts = inputs.slow_starts if inputs.time is None else inputs.slow_starts.after(judged, inputs.time)
+    shared = (ShareOverlay() if before is None else before.shared).after(judged, slow_starts.ramps)
+    return EffectiveView(inputs, overlay, overlaid, reachable, known, shared, kept, floor, slow_starts)
 
 
 def view_effort(inputs: ViewInputs, before: EffectiveView | None, panic: PanicInput) -> int:

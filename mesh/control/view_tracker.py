@@ -1,11 +1,14 @@
 """Runs the view pipeline for the control loop, each time from its last result."""
 
+import asyncio
+import math
 import time
 from collections.abc import Mapping
 from functools import partial
 
 from mesh.cluster.peer_monitor import Reachability
 from mesh.control.context import ClusterState
+from mesh.control.slow_start import PassTime, SlowStarts
 from mesh.control.source_watcher import SourceWatcher
 from mesh.control.state_times import EndpointStateTimes
 from mesh.control.view import EffectiveView, ViewInputs, effective_view, view_effort
@@ -57,6 +60,16 @@ class ViewTracker:
         return None if self._last is None else self._last.traffic
 
     @property
+    def slow_starts(self) -> SlowStarts:
+        """The endpoints that ramp, by the last `update`."""
+        return SlowStarts() if self._last is None else self._last.slow_starts
+
+    def seconds_to_step(self) -> float:
+        """Return how long it takes until an endpoint that ramps gets more of its weight; infinite if none ramps."""
+        step = self.slow_starts.next_step
+        return math.inf if step == math.inf else max(0.0, step - asyncio.get_running_loop().time())
+
+    @property
     def since(self) -> Mapping[EndpointKey, float]:
         """Since when each endpoint is in its state, in seconds since 1970."""
         return self._times.since
@@ -90,4 +103,6 @@ class ViewTracker:
             takeover=health_monitor.takeover(view),
             held_back=health_monitor.held_back(view),
             asked=health_monitor.asked,
+            slow_starts=self.slow_starts,
+            time=PassTime(asyncio.get_running_loop().time(), time.time()),
         )

@@ -46,6 +46,14 @@ class Scheduler(StrEnum):
     DH = "dh"
 
 
+BY_WEIGHT = frozenset({Scheduler.WRR, Scheduler.WLC, Scheduler.SED, Scheduler.NQ})
+"""The schedulers that divide connections by weight. The others ignore weights, or divide clients."""
+
+
+MAX_SLOW_START = 900
+"""The most seconds over which the weight of a new endpoint grows."""
+
+
 class SchedulerFlag(StrEnum):
     """How the hashing schedulers `sh` and `mh` choose: ipvsadm(8), option -b."""
 
@@ -249,6 +257,10 @@ class Endpoint:
     """
     asked_weight: int | None = None
     """The weight that an operator requested in place of its label's; None if none did. `weight` is what counts.
+    Versions up to 0.1.0 neither write nor read this.
+    """
+    slow_start: int = 0
+    """Seconds over which its weight grows once it begins to serve (`mesh.control.slow_start`); 0: it has it at once.
     Versions up to 0.1.0 neither write nor read this.
     """
 

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, ip_address
 
 from mesh.model.probe import Probe, ProbeKind, validate_host
 from mesh.model.release_shares import MAX_SHARED_RELEASES, WHOLE, ReleaseShares
-from mesh.model.service import Address, Endpoint, EndpointKey, Name, Service
+from mesh.model.service import MAX_SLOW_START, Address, Endpoint, EndpointKey, Name, Service
 
 MAX_TEXT = 512
 """The most characters of an ID, an owner, the name of a worker or a container."""
@@ -90,6 +90,7 @@ def validate_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
     _validate_process(endpoint)
     for threshold in (endpoint.max_connections, endpoint.min_connections):
         validate_number(threshold, 0, (1 << 32) - 1, "connections")
+    validate_number(endpoint.slow_start, 0, MAX_SLOW_START, "seconds of slow start")
     return endpoint
 
 

@@ -108,6 +108,12 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             ("mesh.model.validation:MAX_STICKY_SECONDS",),
         ),
         Bound(
+            "slow start of an endpoint",
+            "from 1 s to {mesh.model.service:MAX_SLOW_START|s}",
+            _SAME,
+            "VM117",
+        ),
+        Bound(
             "interval and timeout of a probe",
             "from {mesh.config.labels.values:_SECONDS_MIN|s} to {mesh.config.labels.values:_SECONDS_MAX|s}",
             "fixed: below is a busy loop, above is no probe",

@@ -97,6 +97,7 @@ WEB = {
     "probe.header.X-Probe": "yes",
 }
 RESOLVER = {
+    "routing.slow_start_seconds": "30",
     "routing.port_53/udp": "dns.shop.test",
     "routing.publish.port_53/udp": "auto",
     "routing.forwarding": "masquerade",

@@ -152,6 +152,8 @@ class EndpointStep:
     """Since when this worker has seen it in its state: `2026-11-30 14:02:40 UTC, 5 min ago`; None if not known."""
     drained_by: str | None = None
     """The operator who drained it; None if nobody did, or if that is not known."""
+    slow_start: str | None = None
+    """How much of its weight it has while it ramps, and until when, in words; None if it has all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,6 +347,8 @@ def _about(endpoint: EndpointStep | None) -> str:
         words.append("weight set by an operator")
     if endpoint.release:
         words.append(f"release {endpoint.release}")
+    if endpoint.slow_start:
+        words.append(endpoint.slow_start)
     if endpoint.since and not endpoint.serving:
         words.append(f"since {endpoint.since}")
     if endpoint.drained_by:

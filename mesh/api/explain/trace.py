@@ -17,6 +17,7 @@ from mesh.control.planner import has_virtual_servers, programmed_reals
 from mesh.control.service_plan import virtual_keys
 from mesh.control.snapshot import DetailedSnapshot
 from mesh.control.view import EffectiveView
+from mesh.health.snapshot import utc_time
 from mesh.model.codes import Code
 from mesh.model.eligibility import (
     is_same_family,
@@ -68,6 +69,7 @@ class ServiceTracer:
         self._health: Mapping[EndpointKey, Health] = evidence.observed.health(view)
         self._traffic = effective.traffic.health
         self._shared = effective.shared
+        self._slow_starts = effective.slow_starts
         self._asked = probe_targets(view)
         self.endpoints = {owner: group.endpoints for owner, group in view.groups.items()}
         """The endpoints of each service, by owner."""
@@ -358,7 +360,15 @@ class ServiceTracer:
             weight_from=endpoint.weight_from.value,
             since=self._since(endpoint),
             drained_by=drained_by(endpoint.key, self._past) if endpoint.drain in _BY_OPERATORS else None,
+            slow_start=self._ramp(endpoint),
         )
+
+    def _ramp(self, endpoint: Endpoint) -> str | None:
+        """Return in words how far an endpoint is that ramps; None if it does not."""
+        ramp = self._slow_starts.ramp_of(endpoint)
+        if ramp is None:
+            return None
+        return f"slow start: {ramp.percent} % of its weight, all of it at {utc_time(ramp.until)}"
 
     def _no_share(self, endpoint: Endpoint) -> Reason:
         """Return the reason why the shares of releases leave nothing to an endpoint that would serve."""

@@ -215,6 +215,8 @@ def _runs(worker: str, endpoint: Endpoint) -> tuple[str, bytes]:
     for optional in ("run", "declared", "asked_weight"):
         if record[optional] is None:
             del record[optional]
+    if not endpoint.slow_start:
+        del record["slow_start"]
     if endpoint.declared is not None:
         record["declared"] = _declaration(endpoint.declared)
     return record_key("workers", worker, "endpoints", endpoint.id), msgspec.json.encode({"v": VERSION, **record})

@@ -20,7 +20,17 @@ from mesh.config.labels.reader import KNOWN_LABELS, LABEL_PREFIXES, PUBLISH, ROU
 from mesh.config.labels.values import LabelRefusedError, Pool
 from mesh.model.codes import Code
 from mesh.model.problem import Problem
-from mesh.model.service import Forwarding, Name, PortPublication, Route, Scheduler, SchedulerFlag, Service, Transport
+from mesh.model.service import (
+    BY_WEIGHT,
+    Forwarding,
+    Name,
+    PortPublication,
+    Route,
+    Scheduler,
+    SchedulerFlag,
+    Service,
+    Transport,
+)
 from mesh.model.table import RealServer
 
 __all__ = ["KNOWN_LABELS", "LABEL_PREFIXES", "ParsedLabels", "label_key", "parse_labels", "port_label"]
@@ -44,6 +54,8 @@ class ParsedLabels:
     problems: tuple[Problem, ...]
     scale: int | None = None
     """How many instances the service has, 1..1000; None if no label says it."""
+    slow_start: int = 0
+    """Seconds over which the endpoint's weight grows when it begins to serve, 1..900; 0 for not at all."""
 
 
 def parse_labels(
@@ -69,6 +81,7 @@ def parse_labels(
     flags = _scheduler_flags(sheet, scheduler)
     persistence = sheet.take("routing.session_sticky", values.parse_session_sticky, 0)
     settings = _settings(sheet, routes, publishes)
+    slow_start = _slow_start(sheet, scheduler)
     release = sheet.take("routing.release", values.parse_release, None)
     scale = sheet.take("scale", values.parse_count, None)
     _check_stack_labels(sheet)
@@ -91,7 +104,7 @@ def parse_labels(
     service = None
     if name is not None:
         service = Service(owner, name, routes, publishes, fixed_vip, scheduler, persistence, probe, flags)
-    return ParsedLabels(service, settings, release, tuple(sheet.problems), scale)
+    return ParsedLabels(service, settings, release, tuple(sheet.problems), scale, slow_start)
 
 
 def _check_stack_labels(sheet: LabelReader) -> None:
@@ -178,6 +191,15 @@ def _scheduler_flags(sheet: LabelReader, scheduler: Scheduler) -> frozenset[Sche
         )
         return frozenset()
     return flags
+
+
+def _slow_start(sheet: LabelReader, scheduler: Scheduler) -> int:
+    seconds = sheet.take("routing.slow_start_seconds", values.parse_slow_start, 0)
+    if seconds and scheduler not in BY_WEIGHT:
+        reason = f"the scheduler {scheduler} does not divide new connections by weight"
+        remedy = "write routing.scheduler: wrr, wlc, sed or nq, or remove routing.slow_start_seconds"
+        sheet.warn(Code.LABEL_WITHOUT_EFFECT, "routing.slow_start_seconds", reason, remedy)
+    return seconds
 
 
 def _settings(sheet: LabelReader, routes: tuple[Route, ...], publishes: tuple[PortPublication, ...]) -> RealServer:

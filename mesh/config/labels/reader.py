@@ -30,6 +30,7 @@ SERVICE_LABELS = (
     "routing.max_connections",
     "routing.min_connections",
     "routing.forwarding",
+    "routing.slow_start_seconds",
     "routing.release",
 )
 PROBE_LABELS = ("probe.url", "probe.cmd")

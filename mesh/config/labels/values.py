@@ -11,7 +11,17 @@ from typing import NamedTuple, TypeAlias
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
-from mesh.model.service import Address, Forwarding, Name, PortPublication, Route, Scheduler, SchedulerFlag, Transport
+from mesh.model.service import (
+    MAX_SLOW_START,
+    Address,
+    Forwarding,
+    Name,
+    PortPublication,
+    Route,
+    Scheduler,
+    SchedulerFlag,
+    Transport,
+)
 
 Pool: TypeAlias = IPv4Network | IPv6Network
 """The network that VIPs are assigned from."""
@@ -242,6 +252,11 @@ def parse_forwarding(text: str) -> Forwarding:
             f"{quote_value(text)} is not a forwarding method",
             f"write {' or '.join(Forwarding)}",
         ) from None
+
+
+def parse_slow_start(text: str) -> int:
+    """Parse seconds over which a weight grows, 1..900."""
+    return parse_number(text, 1, MAX_SLOW_START)
 
 
 def parse_connection_limit(text: str) -> int:

@@ -98,9 +98,12 @@ class RealServerScheduler:
 
         In each turn every real server gains its weight as credit, and the one with the most credit pays for the turn.
         """
-        self._credit = {real: self._credit.get(real, 0) + weight for real, weight in weights.items()}
+        # Weights that were larger before must not leave more credit than one turn gives.
+        whole = sum(weights.values())
+        before = {real: min(whole, max(-whole, self._credit.get(real, 0))) for real in weights}
+        self._credit = {real: before[real] + weight for real, weight in weights.items()}
         chosen = max(sorted(self._credit), key=self._credit.__getitem__)
-        self._credit[chosen] -= sum(weights.values())
+        self._credit[chosen] -= whole
         return chosen
 
 

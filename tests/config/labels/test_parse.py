@@ -423,6 +423,29 @@ def test_a_lower_threshold_needs_an_upper_one(upper: str | None, lower: str, sev
     assert parsed.settings.lower_threshold == 0
 
 
+@pytest.mark.parametrize("prefix", ["mesh", "aliyun"])
+@pytest.mark.parametrize("text", ["1", "60", "900"])
+def test_seconds_of_slow_start_belong_to_the_endpoint(prefix: str, text: str) -> None:
+    parsed = read({**NAMED, f"{prefix}.routing.slow_start_seconds": text})
+    assert (parsed.slow_start, parsed.problems) == (int(text), ())
+
+
+@pytest.mark.parametrize("text", ["0", "901", "1.5", "-1", "true", "", "9" * 500])
+def test_other_times_of_slow_start_are_refused(text: str) -> None:
+    parsed = read({**NAMED, "mesh.routing.slow_start_seconds": text})
+    (problem,) = parsed.problems
+    assert (problem.severity, problem.label) == (Severity.ERROR, "mesh.routing.slow_start_seconds")
+    assert "from 1 to 900" in problem.remedy
+    assert parsed.slow_start == 0
+
+
+@pytest.mark.parametrize("scheduler", ["rr", "lc", "sh", "mh", "dh"])
+def test_slow_start_beside_a_scheduler_without_it_is_a_warning(scheduler: str) -> None:
+    labels = {"mesh.routing.slow_start_seconds": "60", "mesh.routing.scheduler": scheduler}
+    (problem,) = read({**NAMED, **labels}).problems
+    assert (problem.severity, problem.label) == (Severity.WARNING, "mesh.routing.slow_start_seconds")
+
+
 @pytest.mark.parametrize(
     ("label", "value", "reason"),
     [

@@ -3,7 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mesh.cli.documents import ProblemDocument
@@ -17,18 +18,20 @@ from mesh.cli.stack_access import (
     stack_applier,
 )
 from mesh.cli.stack_documents import DeployDocument, ServiceChangeDocument, ServiceFailureDocument
+from mesh.config.labels.auto_scaling import parse_auto_scaling
 from mesh.config.settings import Settings
 from mesh.daemon.resolver import resolver_address
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError, SettingsError
 from mesh.model.problem import Problem, Severity
+from mesh.platform.autoscaling.scaled_services import kept_instances
 from mesh.platform.fleet.errors import FleetRefusedError
-from mesh.platform.fleet.protocol import Fleet, FleetMountKind
+from mesh.platform.fleet.protocol import Fleet, FleetMountKind, FleetService
 from mesh.platform.stacks.applier import ServiceFailure, StackApplier
 from mesh.platform.stacks.differ import StackDiff, diff_stack
-from mesh.platform.stacks.model import Desired, Stack, StackSite
+from mesh.platform.stacks.model import STACK_LABEL, Desired, Stack, StackSite
 from mesh.platform.stacks.placing import zone_problems
-from mesh.platform.stacks.running import RunningStack, projects_of
+from mesh.platform.stacks.running import RunningStack, projects_of, read_running
 from mesh.platform.stacks.stack import read_stack
 from mesh.platform.stacks.translate import images_of, translate
 from mesh.sources.compose.environment import EnvironmentReader
@@ -175,7 +178,8 @@ async def _desired(
         () if resolver is None else (resolver,), settings.dns_domain, float(settings.dataplane_drain_timeout)
     )
     images = {} if fleet is None else await _look_up(stack, fleet, options)
-    desired = translate(stack, images, site, {})
+    counts = {} if fleet is None else _kept_instances(stack, await fleet.services(STACK_LABEL))
+    desired = translate(stack, images, site, counts)
     found = [*problems, *(each for each in desired.problems if each not in problems)]
     if fleet is not None:
         zones = zone_problems(desired, await fleet.workers())
@@ -184,6 +188,20 @@ async def _desired(
         desired = replace(desired, services=kept, refused=desired.refused | lacking)
         found.extend(zones)
     return desired, tuple(found)
+
+
+def _kept_instances(stack: Stack, services: Sequence[FleetService]) -> Mapping[str, int]:
+    """Return the numbers that autoscaling has in force, by service: a deploy is no reason to change them."""
+    running = read_running(stack.project, services, (), {})
+    found: dict[str, int] = {}
+    for service in stack.services:
+        policy = parse_auto_scaling(service.container.labels, "")[0]
+        if policy is None or service.instances is None:
+            continue
+        counts = [each.engine.spec.instances for each in running.of(service.name)]
+        now = max((count for count in counts if count is not None), default=None)
+        found[service.name] = kept_instances(policy, service.instances, now, time.time())
+    return found
 
 
 def _is_about(problem: Problem, service: str) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from mesh.cluster.records.decode import daemon_session
 from mesh.cluster.records.encode import own_prefixes
@@ -41,35 +42,38 @@ async def open_store(settings: Settings) -> Store:
     return view
 
 
-async def open_usage_store(settings: Settings) -> UsageStore:
-    """Open the store of usage records. Raises `StoreError` if the settings cannot work."""
-    if settings.store_url.startswith("sqlite:"):
-        return LocalUsageStore(asyncio.get_running_loop().time)
-    url = etcd_url.parse_etcd_url(settings.store_url)
-    tls = await asyncio.to_thread(TlsCertificates, settings) if url.tls else None
-    gateway = EtcdClient(url.members, etcd_credentials(settings), tls)
-    return EtcdUsageStore(gateway, etcd_url.usage_prefix(url.prefix))
-
-
 _EVIDENCE_KEEP_ALIVE = 20
 """Writes of evidence after which its lease is kept alive: 20 s of its 60."""
 
+UsageStoreOpener: TypeAlias = Callable[[], Awaitable[UsageStore]]
+"""Opens a store of what workers tell one another; raises `StoreError` if the settings cannot work."""
 
-def evidence_opener(settings: Settings) -> Callable[[], Awaitable[UsageStore]]:
-    """Return what opens the store of evidence of rollouts, as `open_usage_store` does; a single worker has one."""
+
+def usage_opener(settings: Settings) -> UsageStoreOpener:
+    """Return what opens the store of usage records; a single worker has one, whoever opens it."""
+    return _opener(settings, lambda etcd, prefix: EtcdUsageStore(etcd, etcd_url.usage_prefix(prefix)))
+
+
+def evidence_opener(settings: Settings) -> UsageStoreOpener:
+    """Return what opens the store of evidence of rollouts, as `usage_opener` does."""
+    return _opener(
+        settings, lambda etcd, prefix: EtcdUsageStore(etcd, etcd_url.rollouts_prefix(prefix), _EVIDENCE_KEEP_ALIVE)
+    )
+
+
+def _opener(settings: Settings, make: Callable[[EtcdClient, str], UsageStore]) -> UsageStoreOpener:
     local: list[LocalUsageStore] = []
 
-    async def open_evidence_store() -> UsageStore:
+    async def open_usage_store() -> UsageStore:
         if settings.store_url.startswith("sqlite:"):
             if not local:
                 local.append(LocalUsageStore(asyncio.get_running_loop().time))
             return local[0]
         url = etcd_url.parse_etcd_url(settings.store_url)
         tls = await asyncio.to_thread(TlsCertificates, settings) if url.tls else None
-        gateway = EtcdClient(url.members, etcd_credentials(settings), tls)
-        return EtcdUsageStore(gateway, etcd_url.rollouts_prefix(url.prefix), _EVIDENCE_KEEP_ALIVE)
+        return make(EtcdClient(url.members, etcd_credentials(settings), tls), url.prefix)
 
-    return open_evidence_store
+    return open_usage_store
 
 
 def etcd_credentials(settings: Settings) -> EtcdCredentials | None:

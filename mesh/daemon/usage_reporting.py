@@ -8,11 +8,11 @@ from functools import partial
 
 from mesh.config.labels.reader import PROBE_LABELS, label_key
 from mesh.config.settings import Settings
-from mesh.daemon.open_store import open_usage_store
 from mesh.model.service import EndpointKey, Health, Instance
 from mesh.platform.autoscaling.cgroup_reader import CgroupReader
 from mesh.platform.autoscaling.usage_reporter import (
     ContainerProcessId,
+    OpenUsageStore,
     ScaledInstance,
     UsageReporter,
     has_scaling_labels,
@@ -25,28 +25,28 @@ from mesh.util.conditions import Conditions
 log = logging.getLogger("vipmesh")
 
 
-def usage_reporters(
+def usage_reporter(
     settings: Settings,
     instances: Callable[[], Mapping[str, Instance]],
     probed: Callable[[], Mapping[EndpointKey, Health]],
     conditions: Conditions,
-) -> tuple[UsageReporter, ...]:
-    """Return the part that tells the usage of this worker's containers; empty without an engine.
+    open_store: OpenUsageStore,
+) -> UsageReporter:
+    """Return the part that tells the usage of this worker's containers. Raises ValueError without an engine.
 
     `instances` returns those of this worker by ID, and `probed` the health of endpoints by this worker's probes.
     """
     engine = settings.source_docker_socket
     if engine is None:
-        return ()
-    reporter = UsageReporter(
+        raise ValueError("there is no engine whose containers could be measured")
+    return UsageReporter(
         settings.node_name,
         partial(_scaled, settings.node_name, instances, probed),
         find_process=partial(_find_process, engine),
         make_sampler=_make_sampler,
-        open_store=partial(open_usage_store, settings),
+        open_store=open_store,
         conditions=conditions,
     )
-    return (reporter,)
 
 
 def _scaled(

@@ -7,7 +7,7 @@ daemon on the same store, an address that is in use.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -54,13 +54,13 @@ from mesh.daemon.connectivity import ConnectivityTester
 from mesh.daemon.firewall import firewall_settings
 from mesh.daemon.host_needs import host_needs, own_certificates
 from mesh.daemon.loss_finder import NFT_TOOLS
-from mesh.daemon.open_store import open_store
+from mesh.daemon.open_store import open_store, usage_opener
 from mesh.daemon.peer_endpoint import PeerEndpoint, PeerEndpointError, open_peer_endpoint
 from mesh.daemon.resolver import DNS_PORT, bind_resolver, resolver_address
 from mesh.daemon.rollout_evidence import EvidenceSources, rollout_evidence
 from mesh.daemon.ship_monitor import ShipMonitor
 from mesh.daemon.snapshots import SnapshotCollector, admin_listen_config
-from mesh.daemon.usage_reporting import usage_reporters
+from mesh.daemon.usage_reporting import usage_reporter
 from mesh.dataplane import DataPlane, DataPlaneError, VipInterface
 from mesh.dataplane.conntrack.connections import TrackedConnections
 from mesh.dataplane.conntrack.stale import OwnKeys
@@ -95,6 +95,7 @@ from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.past_event import NumberedEvent
 from mesh.model.service import Address, Endpoint
 from mesh.model.table import RealKey, VirtualKey
+from mesh.platform.autoscaling.autoscaler import Autoscaler
 from mesh.platform.fleet.swarm import SwarmFleet
 from mesh.platform.logs.reading.engine_reader import EngineLogReader
 from mesh.platform.logs.reading.worker_reader import ShipSocketClient, WorkerLogReader
@@ -291,8 +292,8 @@ async def run_daemon(
                 tasks.create_task(bulkhead.keep_running("evidence", evidence.reporter.run), name="evidence"),
                 tasks.create_task(bulkhead.keep_running("checks", evidence.checker.run), name="checks"),
                 *(
-                    tasks.create_task(bulkhead.keep_running("acting", acting.run), name="acting")
-                    for acting in _acting_daemons(settings, store, loop)
+                    tasks.create_task(bulkhead.keep_running(name, run), name=name)
+                    for name, run in _swarm_parts(settings, store, loop, prober)
                 ),
                 *(
                     tasks.create_task(bulkhead.keep_running("arrival", monitor.run), name="arrival")
@@ -301,12 +302,6 @@ async def run_daemon(
                 *(
                     tasks.create_task(bulkhead.keep_running("deploys", keeper.run), name="deploys")
                     for keeper in ([] if fleet is None else [DeployHistoryKeeper(fleet, store)])
-                ),
-                *(
-                    tasks.create_task(bulkhead.keep_running("autoscaling", reporter.run), name="autoscaling")
-                    for reporter in usage_reporters(
-                        settings, loop.snapshots.own_instances, prober.health, loop.conditions
-                    )
                 ),
             ]
             started(
@@ -333,13 +328,21 @@ def _channel(settings: Settings, peers: PeerDirectory, stack: AsyncExitStack) ->
     return channel
 
 
-def _acting_daemons(settings: Settings, store: Store, loop: ControlLoop) -> tuple[ActingDaemon, ...]:
-    """What acts for the swarm of the engine; empty without an engine."""
+def _swarm_parts(
+    settings: Settings, store: Store, loop: ControlLoop, prober: Prober
+) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+    """Yield what acts for the swarm of the engine, and what tells the usage of scaled containers; nothing without an
+    engine.
+    """
     if settings.source_docker_socket is None:
-        return ()
+        return
+    open_usage = usage_opener(settings)
+    instances, health = loop.snapshots.own_instances, prober.health
+    yield "autoscaling", usage_reporter(settings, instances, health, loop.conditions, open_usage).run
     fleet = SwarmFleet(settings.source_docker_socket)
-    acting = ActingDaemon(settings.node_name, fleet, store, loop.conditions, lease=settings.store_lease_ttl)
-    return (acting,)
+    scaler = Autoscaler(fleet, open_usage, loop.conditions)
+    lease = settings.store_lease_ttl
+    yield "acting", ActingDaemon(settings.node_name, fleet, store, loop.conditions, lease=lease, scaler=scaler).run
 
 
 def _log_reader(settings: Settings) -> WorkerLogReader:

@@ -2191,6 +2191,22 @@ class Code(Enum):
         and no service loses instances meanwhile.
         """,
     )
+    USAGE_NOT_READ = (
+        "VM992",
+        "The usage of containers cannot be read from the store",
+        """
+        The daemon that acts for the swarm decides from what all workers wrote. Until the store answers no service gets
+        more or fewer instances by its load; those that it has stay.
+        """,
+    )
+    AUTOSCALED = (
+        "VM993",
+        "A service got more or fewer instances by its load",
+        """
+        The message has the number before and after, what was measured and the threshold or the schedule. How it decides
+        is in [Autoscaling](howto/autoscaling.md).
+        """,
+    )
 
 
 _SECTIONS = (

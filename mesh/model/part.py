@@ -34,6 +34,8 @@ class ProblemPart(StrEnum):
     """That no daemon acts for the swarm, as far as this worker knows."""
     AUTOSCALING = "autoscaling"
     """Usage of containers that cannot be read or told."""
+    SCALING = "scaling"
+    """That no service is scaled, since the usage of all workers cannot be read."""
     ROLLOUTS = "rollouts"
     """Evidence of releases that cannot be told."""
     RELEASE_CHECKS = "release checks"

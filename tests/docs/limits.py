@@ -1017,6 +1017,12 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "the record is not read, and nothing is removed from its services",
         ),
         Bound(
+            "services that are scaled",
+            "{mesh.platform.autoscaling.scaled_services:MAX_SCALED_SERVICES}",
+            _SAME,
+            "the others keep their number of instances",
+        ),
+        Bound(
             "characters of an owner, of the ID of a container and of the name of a worker in it",
             "{mesh.platform.autoscaling.usage_records:_MAX_OWNER}; {mesh.platform.autoscaling.usage_records:_MAX_ID}; "
             "{mesh.platform.autoscaling.usage_records:_MAX_WORKER}",

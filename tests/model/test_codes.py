@@ -159,7 +159,7 @@ WEB = {"mesh.routing.port_80": "web"}
     ("labels", "code"),
     [
         ({"mesh.routing.prot_80": "web"}, Code.UNKNOWN_LABEL),
-        ({**WEB, "mesh.auto_scaling.max_cpu": "70"}, Code.LABEL_NOT_SUPPORTED),
+        ({**WEB, "mesh.auto_scaling.max_connections": "70"}, Code.LABEL_NOT_SUPPORTED),
         ({**WEB, "mesh.auto_scaling.step": "2"}, Code.LABEL_WITHOUT_EFFECT),
         ({**WEB, "mesh.auto_scaling.max_cpu": "x"}, Code.SCALING_LABEL),
         (

@@ -54,13 +54,13 @@ def read_auto_scaling(sheet: LabelReader) -> AutoScaling | None:
 
 
 def check_auto_scaling(sheet: LabelReader) -> None:
-    """Add every problem of the labels to the sheet, and that nothing acts on them yet."""
-    if read_auto_scaling(sheet) is not None:
-        label = next(label for label in AUTO_SCALING_LABELS if sheet.has(label))
-        remedy = "write scale, and run vipmesh deploy again when it changes"
-        sheet.warn(
-            Code.LABEL_NOT_SUPPORTED, label, "the labels auto_scaling.* are checked, but not acted on yet", remedy
-        )
+    """Add every problem of the labels to the sheet, and which of them nothing measures yet."""
+    if read_auto_scaling(sheet) is None:
+        return
+    for label in (f"{_PREFIX}max_connections", f"{_PREFIX}max_connection_rate"):
+        if sheet.has(label):
+            remedy = f"write {_PREFIX}max_cpu as well"
+            sheet.warn(Code.LABEL_NOT_SUPPORTED, label, "connections are not measured for autoscaling yet", remedy)
 
 
 def _read(sheet: LabelReader) -> AutoScaling:

@@ -90,6 +90,10 @@ AUTO_SCALING_LABELS = tuple(
     )
 )
 """Labels about how many instances a service has by its load."""
+SCALED_LABEL = "io.vipmesh.scaled"
+"""Label of containers that `vipmesh deploy` has made: their service is scaled. How is in labels of the engine service,
+so that other thresholds make no other containers.
+"""
 RESERVED_LABELS = ("service", "stack", "digest", "runs.*")
 """Labels that vipmesh writes to what it creates, and no file may."""
 UNSUPPORTED_LABELS = {

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from mesh.config.labels.reader import LABEL_PREFIXES
+from mesh.config.labels.reader import LABEL_PREFIXES, SCALED_LABEL
 from mesh.model.codes import Code
 from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.problem import Problem, Severity
@@ -52,7 +52,12 @@ OpenUsageStore: TypeAlias = Callable[[], Awaitable[UsageStore]]
 
 def has_scaling_labels(instance: Instance) -> bool:
     """Return whether the labels of a container say that its service is scaled."""
-    return any(label.startswith(_LABELS) for label in instance.labels)
+    return is_scaled(instance.labels)
+
+
+def is_scaled(labels: Iterable[str]) -> bool:
+    """Return whether these keys of labels say that a service is scaled."""
+    return any(label == SCALED_LABEL or label.startswith(_LABELS) for label in labels)
 
 
 class UsageReporter:

@@ -1,14 +1,19 @@
-"""The part of the daemon that acts for the swarm: it keeps the labels of workers by which affinities hold.
+"""The part of the daemon that acts for the swarm: it keeps the labels of workers by which affinities hold, and scales
+services by their load.
 
 It is idle while the engine is part of no swarm. Of the daemons whose engines are managers one acts, the holder of the
-key `acting` of the store; the others ask who it is. It creates, changes and removes no engine service.
+key `acting` of the store; the others ask who it is. It creates and removes no engine service, and of those that there
+are it changes the number of instances alone, within the bounds of the service's own labels.
 """
 
 import asyncio
+import math
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
+
+from typing_extensions import override
 
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
@@ -56,11 +61,53 @@ class ActingReports(Protocol):
         ...
 
 
+class ServiceScaler(Protocol):
+    """Changes the number of instances of services; `mesh.platform.autoscaling.autoscaler` does it by their load."""
+
+    async def step(self, still_acts: Callable[[], bool]) -> None:
+        """Make a round if one is due; ask `still_acts` before each change. Raises `FleetError`."""
+        ...
+
+    async def rest(self) -> None:
+        """Forget what was seen: this daemon does not act."""
+        ...
+
+    def seconds_to_step(self) -> float:
+        """Return how long it takes until a round is due."""
+        ...
+
+
+class NoScaler(ServiceScaler):
+    """Scales nothing."""
+
+    @override
+    async def step(self, still_acts: Callable[[], bool]) -> None:
+        return
+
+    @override
+    async def rest(self) -> None:
+        return
+
+    @override
+    def seconds_to_step(self) -> float:
+        return math.inf
+
+
 class ActingDaemon:
     """Acts for the swarm while this daemon has the lease. The owner must run `run`."""
 
-    def __init__(self, worker: str, fleet: Fleet, store: ActingStore, reports: ActingReports, *, lease: float) -> None:
-        """`lease`: how long a key stays with a daemon that does not prolong it, in seconds."""
+    def __init__(
+        self,
+        worker: str,
+        fleet: Fleet,
+        store: ActingStore,
+        reports: ActingReports,
+        *,
+        lease: float,
+        scaler: ServiceScaler | None = None,
+    ) -> None:
+        """`lease`: how long a key stays with a daemon that does not prolong it, in seconds. `scaler`: None: none."""
+        self._scaler = scaler or NoScaler()
         self._fleet = fleet
         self._store = store
         self._reports = reports
@@ -80,6 +127,7 @@ class ActingDaemon:
             with suppress(StoreError, TimeoutError):
                 async with asyncio.timeout(_RELEASE):
                     await self._give_up()
+                    await self._scaler.rest()
 
     async def step(self) -> bool:
         """Ask who acts, and act if it is this daemon; return whether the engine is part of a swarm."""
@@ -87,6 +135,7 @@ class ActingDaemon:
         if fleet is not None and not fleet.is_active:
             with suppress(StoreError):
                 await self._give_up()
+            await self._scaler.rest()
             self._tell(None)
             return False
         try:
@@ -96,9 +145,13 @@ class ActingDaemon:
             self._tell(None, error)
             return True
         self._tell(acting_worker(self._moment.holder))
-        if self._acts():
-            with suppress(FleetError):  # it is planned again in the next round, on what is there then
-                await keep_worker_labels(self._fleet, self._acts)
+        if not self._acts():
+            await self._scaler.rest()
+            return True
+        with suppress(FleetError):  # it is planned again in the next round, on what is there then
+            await keep_worker_labels(self._fleet, self._acts)
+        with suppress(FleetError):
+            await self._scaler.step(self._acts)
         return True
 
     async def _repeat(self) -> None:
@@ -111,6 +164,8 @@ class ActingDaemon:
             else:
                 self._elected.clear()
             period = IDLE if in_swarm is False else min(self._lease / 3, _LONGEST_PERIOD)
+            if self._acts():
+                period = min(period, self._scaler.seconds_to_step())
             due = loop.time() + period
             await asyncio.sleep(_SHORTEST_PERIOD)
             with suppress(TimeoutError):

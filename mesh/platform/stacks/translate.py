@@ -9,10 +9,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mesh.config.labels.reader import PUBLISH, ROUTE, is_stack_label, label_key, label_name
+from mesh.config.labels.reader import PUBLISH, ROUTE, SCALED_LABEL, is_stack_label, label_key, label_name
 from mesh.config.labels.values import escape_unprintable
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
+from mesh.platform.autoscaling.usage_reporter import is_scaled
 from mesh.platform.fleet.protocol import FleetContainer, FleetSpec
 from mesh.platform.stacks.affinity import placement_of
 from mesh.platform.stacks.digest import ADDED_RELEASE_LABEL, spec_digest
@@ -66,7 +67,8 @@ def _desired(
 ) -> DesiredService:
     owner = f"{stack.project}/{service.name}"
     kept = {key: value for key, value in service.container.labels.items() if not is_stack_label(key)}
-    container = replace(service.container, image=image, labels={**kept, SERVICE_LABEL: owner})
+    scaled = {SCALED_LABEL: "true"} if is_scaled(service.container.labels) else {}
+    container = replace(service.container, image=image, labels={**kept, SERVICE_LABEL: owner, **scaled})
     constraints, most = placement_of(stack, service)
     zones = tuple(f"node.labels.{zone.label}" for zone in service.zones)
     count = None if service.instances is None else instances.get(service.name, service.instances)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from typing_extensions import override
 
-from mesh.config.labels.parse import LABEL_PREFIXES
+from mesh.config.labels.reader import LABEL_PREFIXES, SCALED_LABEL
 from mesh.config.labels.values import escape_unprintable
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
@@ -106,7 +106,11 @@ def own_labels(labels: Mapping[str, str], image: Mapping[str, str]) -> dict[str,
 def counting_labels(labels: Mapping[str, str], origins: LabelOrigins, rules: LabelRules) -> dict[str, str]:
     """The labels of the mesh that count, without the one of identity."""
     counting = labels if rules.image_labels else own_labels(labels, origins.image)
-    return {k: v for k, v in counting.items() if k.startswith(LABEL_PREFIXES) and k != SERVICE_LABEL}
+    return {
+        key: value
+        for key, value in counting.items()
+        if (key.startswith(LABEL_PREFIXES) and key != SERVICE_LABEL) or key == SCALED_LABEL
+    }
 
 
 def identify_container(labels: Mapping[str, str], origins: LabelOrigins) -> ContainerIdentity:

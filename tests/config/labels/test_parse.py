@@ -271,10 +271,8 @@ def test_unsupported_labels_are_reported(label: str) -> None:
     assert (problem.severity, problem.reason) == (Severity.WARNING, "it is not handled yet")
 
 
-def test_labels_of_autoscaling_are_checked_and_say_once_that_nothing_acts_on_them_yet() -> None:
-    problem = only_problem({**NAMED, "aliyun.auto_scaling.max_cpu": "70", "aliyun.auto_scaling.step": "2"})
-    assert (problem.code, problem.severity) == (Code.LABEL_NOT_SUPPORTED, Severity.WARNING)
-    assert "not acted on yet" in problem.reason
+def test_labels_of_autoscaling_are_checked() -> None:
+    assert read({**NAMED, "aliyun.auto_scaling.max_cpu": "70", "aliyun.auto_scaling.step": "2"}).problems == ()
     assert only_problem({**NAMED, "mesh.auto_scaling.max_cpu": "x"}).code is Code.SCALING_LABEL
 
 

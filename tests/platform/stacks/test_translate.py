@@ -96,7 +96,6 @@ NO_CHANGES = [
     "labels: {aliyun.scale: 3}",
     "deploy: {replicas: 5}",
     "labels: {mesh.rolling_updates: 'true'}",
-    "labels: {mesh.auto_scaling.max_cpu: '70'}",
     "labels: {mesh.latest_image: 'true'}",
     "depends_on: []",
     "x-anything: 1",
@@ -106,6 +105,14 @@ NO_CHANGES = [
 @pytest.mark.parametrize("written", CHANGES)
 def test_what_makes_another_container_is_another_release(written: str) -> None:
     assert desired_web(written).digest != desired_web("").digest
+
+
+def test_containers_are_told_that_they_are_measured_and_not_how() -> None:
+    first, second = (desired_web(f"labels: {{mesh.auto_scaling.max_cpu: '{number}'}}") for number in (70, 80))
+    assert first.digest == second.digest != desired_web("").digest
+    assert first.spec.container.labels["io.vipmesh.scaled"] == "true"
+    assert first.spec.labels["mesh.auto_scaling.max_cpu"] == "70"
+    assert not any("auto_scaling" in key for key in first.spec.container.labels)
 
 
 @pytest.mark.parametrize("written", NO_CHANGES)

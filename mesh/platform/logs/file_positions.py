@@ -79,7 +79,7 @@ def first_position(
     if not feed and len(first) < HEAD and not (final and first):
         return None
     head = first[: feed or HEAD]
-    container, name = found
+    container, name = found[0], name_as_text(found[1])
     identity = f"{container}\0{key.device}\0{key.inode}\0{epoch}\0".encode() + head
     return FilePosition(container, *key, name, _digest(identity), _digest(head), len(head), epoch=epoch)
 
@@ -113,8 +113,14 @@ def is_prefix(copy: ReadBytes, size: int, original: ReadBytes) -> bool:
     return size > 0 and all(copy(at, min(HEAD, size - at)) == original(at, min(HEAD, size - at)) for at in starts)
 
 
+def name_as_text(name: str) -> str:
+    """Return the name of a file as it can be saved: one that is no UTF-8 with escapes in it."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def is_rotated_name(name: str, original: str) -> bool:
     """Return whether a rotation may have made this name of the original one: `a.log.1`, `a.log-2026.gz`, `a-1.log`."""
+    name, original = name_as_text(name), name_as_text(original)
     if name.startswith(original):
         return len(name) > len(original)
     stem, dot, extension = original.rpartition(".")

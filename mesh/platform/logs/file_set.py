@@ -24,6 +24,7 @@ from mesh.platform.logs.file_positions import (
     is_prefix,
     is_rotated_name,
     moved,
+    name_as_text,
 )
 from mesh.platform.logs.file_scan import LogFileEntry, LogFileScan, scan_sources
 from mesh.platform.logs.file_tail import FileTail
@@ -158,7 +159,7 @@ class LogFileSet:
             self._expect_known(entries, now)
         for key, tail in self.tails.items():
             entry = entries.get(key)
-            tail.name = "" if entry is None else entry.name
+            tail.name = "" if entry is None else name_as_text(entry.name)
             if entry is not None and tail.name != tail.first_name and not tail.has_more():
                 self._mark_finished(tail.position)
         wanted = list(filter(self._is_wanted, scan.entries))
@@ -217,7 +218,7 @@ class LogFileSet:
             if (
                 known is not None
                 and known.container == self.container
-                and other.name != known.name
+                and name_as_text(other.name) != known.name
                 and is_rotated_name(entry.name, known.name)
                 and entry.modified > other.modified
             ):
@@ -252,7 +253,7 @@ class LogFileSet:
         file = LogGeneration(descriptor, compressed=is_packed)
         status = os.fstat(descriptor)
         tail = FileTail(file, FileKey(status.st_dev, status.st_ino), (self.container, entry.path), entry.label, now)
-        tail.name = entry.name
+        tail.name = name_as_text(entry.name)
         try:
             is_taken = tail.key not in self.tails and self._identify(tail, entry, now)
         except OSError as error:

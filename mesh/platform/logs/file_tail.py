@@ -7,7 +7,7 @@ import os
 
 from mesh.config.labels.logs import LogPathLabel
 from mesh.platform.logs.file_lines import MAX_EVENT, EventRules, FileEvents, cut_events
-from mesh.platform.logs.file_positions import FileKey, FilePosition, first_position, is_at, moved
+from mesh.platform.logs.file_positions import FileKey, FilePosition, first_position, is_at, moved, name_as_text
 from mesh.platform.logs.generations import LogGeneration
 
 LONGEST_EVENT = 2 * MAX_EVENT + 2
@@ -36,7 +36,7 @@ class FileTail:
         """That of the position that it will have."""
         self.name = ""
         """The name that it has now; empty if it has none that is seen."""
-        self.found_name = self.path.rpartition("/")[2]
+        self.found_name = name_as_text(self.path.rpartition("/")[2])
         """The name that it had when it was found, or that its rotation began with."""
         self.changed = now
         """When it changed last."""

@@ -25,7 +25,7 @@ class Rotation:
         self.one: Container = self.lab.add("a", pattern)
         self.log = self.one.directory / "app.log"
         self.random = random.Random(seed)
-        self.written = 0
+        self.written = self.rotations = 0
         self.is_racing = is_racing
         """Whether the program writes between a copy and the cut."""
         self.uncopied: set[int] = set()
@@ -55,7 +55,9 @@ class Rotation:
         for number in range(KEPT, 0, -1):
             if (older := self.log.with_name(f"app.log.{number}")).exists():
                 older.replace(self.log.with_name(f"app.log.{number + 1}"))
-        shutil.copy(self.log, self.log.with_name("app.log.1"))
+        self.rotations += 1
+        copy = Path(shutil.copy(self.log, self.log.with_name("app.log.1")))
+        os.utime(copy, (self.rotations, self.rotations))  # two rotations are never at one tick of the kernel's clock
         if self.random.random() < 0.3:
             await self.random.choice((self.ship, self.kill, self.kill_before_saving))()
         if self.is_racing and self.random.random() < 0.3:  # what nobody has a copy of

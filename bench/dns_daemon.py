@@ -1,14 +1,15 @@
-"""A whole worker for the bench: PORT SERVICES CHANGES [loop], over a source, a store and a data plane in memory.
+"""A whole worker for the bench: PORT SERVICES CHANGES [loop | FILE], over a source, a store and a data plane in memory.
 
 Every service has two endpoints with an HTTP probe each, against one server in a process of its own. From one SIGUSR1 to
 the next, `CHANGES` endpoints per second are added or removed. The names are nNNN.bench.test. With `loop` the name
-server runs in the event loop of the other parts.
+server runs in the event loop of the other parts. FILE gets the seconds of each pass of the control loop, one a line.
 """
 
 import asyncio
 import signal
 import sys
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import cast
 
 import uvloop
@@ -25,6 +26,7 @@ from mesh.testing.dataplane import FakeDataPlane
 from mesh.testing.host import FakeHost
 from mesh.testing.source import FakeSource
 from mesh.testing.store import MemoryCluster, MemoryStore
+from mesh.util.histogram import Histogram
 from mesh.util.offload import shorten_thread_switches
 from meshdns.server import NameServer
 from meshdns.thread import ThreadedServer
@@ -67,7 +69,20 @@ async def serve_probes() -> None:
     await asyncio.to_thread(sys.stdin.read)  # until the worker is gone
 
 
-async def serve(port: int, services: int, changes: int, *, threaded: bool) -> None:
+class PassTimes(Histogram):
+    """Writes each duration to a file."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._file = Path(path).open("w", buffering=1)  # noqa: SIM115 -- until the process is ended
+
+    @override
+    def observe(self, seconds: float) -> None:
+        super().observe(seconds)
+        self._file.write(f"{seconds}\n")
+
+
+async def serve(port: int, services: int, changes: int, *, threaded: bool, passes: str | None = None) -> None:
     """Until the process is ended."""
     draft = ZoneBuilder(["bench.test"])
     empty = draft.update({})[0]
@@ -78,6 +93,8 @@ async def serve(port: int, services: int, changes: int, *, threaded: bool) -> No
         names = NameServer([("127.0.0.1", port)], empty)
     await names.start()
     context = LoopContext(ClusterState(POOL))
+    if passes is not None:
+        context.stats.pass_seconds = PassTimes(passes)
     prober = Prober(context.events.wake.set)
     source = FakeSource()
     loop = control_loop(
@@ -119,4 +136,6 @@ if __name__ == "__main__":
         uvloop.run(serve_probes())
     else:
         shorten_thread_switches()
-        uvloop.run(serve(*map(int, sys.argv[1:4]), threaded=sys.argv[4:] != ["loop"]))
+        how = "".join(sys.argv[4:])
+        passes = how if how not in ("", "loop") else None
+        uvloop.run(serve(*map(int, sys.argv[1:4]), threaded=how != "loop", passes=passes))

@@ -10,6 +10,8 @@ that takes Elasticsearch's bulk API; it knows each line by its number and the ti
   once as it is by default, and once with PersistStateInterval=100.
 - 1,000 lines per second: from the write to searchable, p99. The store refreshes every second, as Elasticsearch does.
 - 200 containers that write nothing: the share of a core.
+- A worker beside 10,000 lines per second: p99 of answers of DNS and of passes of its control loop, with the shipper and
+  the store, and with busy loops that take as much CPU time in their places. The lines are written in both.
 """
 
 import json
@@ -22,9 +24,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import hostile_victim
+from dns_peers import answering, free_port
 
 from harness import MissingError, Row, cpu_seconds, main, need, ratio, running, scratch
 
@@ -51,6 +56,20 @@ action(type="omelasticsearch" server="127.0.0.1" serverport="{port}" template="l
        queue.timeoutShutdown="2000")
 """
 """It makes the documents that ours makes: the driver's line taken apart, with the service and the worker."""
+
+
+BUSY = """
+import sys, time
+share = float(sys.argv[1])
+while True:
+    began, worked = time.monotonic(), time.thread_time()
+    while time.thread_time() - worked < share * 0.02:
+        pass
+    time.sleep(max(0.0, began + 0.02 - time.monotonic()))
+"""
+"""Takes a share of a core, in turns of 20 ms."""
+RATE = 10_000
+"""Lines per second beside the worker."""
 
 
 class JsonFile:
@@ -285,11 +304,77 @@ def idle(chosen: Chosen, containers: int, seconds: float) -> float:
                 log.close()
 
 
+def write_steadily(containers: str) -> None:
+    """Write `RATE` lines per second to one log until the process is ended."""
+    log = JsonFile(Path(containers), "b" * 64, rotate_at=20 << 20)
+    began, number = time.monotonic(), 0
+    while True:
+        for _ in range(RATE // 100):
+            log.write(number, "x" * 100)
+            number += 1
+        time.sleep(max(0.0, began + number / RATE - time.monotonic()))
+
+
+def beside(seconds: float, busy: Sequence[float]) -> tuple[float, float, tuple[float, ...]]:
+    """Seconds of an answer of DNS and of a pass, p99, and the shares of a core that the shipper and the store took.
+
+    `busy` has the shares of the loops in their places; empty: the shipper and the store themselves.
+    """
+    place, port = Path(__file__).parent, free_port()
+    with lab() as there, ExitStack() as processes:
+
+        def start(*command: str) -> int:
+            return processes.enter_context(running(sys.executable, *command, cwd=place, quiet=True)).pid
+
+        times = there.directory / "passes"
+        worker = start(str(place / "dns_daemon.py"), str(port), "100", "40", str(times))
+        answering(worker, port, "n1.bench.test", None)
+        os.kill(worker, signal.SIGUSR1)
+        start("-c", f"import logs; logs.write_steadily({str(there.containers)!r})")
+        shipper = there.ours()
+        try:
+            if busy:
+                for share in busy:
+                    start("-c", BUSY, str(share))
+                time.sleep(1.0)
+                pids = []
+            else:
+                shipper.start()
+                there.wait_for(RATE)
+                pids = [shipper.pid, there.store.pid]
+            hostile_victim.NAMES = ("n0.bench.test", "n1.bench.test", "n2.bench.test")
+            before, passed = [cpu_seconds(pid) for pid in pids], len(times.read_text().splitlines())
+            answer, _ = hostile_victim.measure(port, seconds)
+            shares = tuple((cpu_seconds(pid) - old) / seconds for pid, old in zip(pids, before, strict=True))
+            passes = sorted(map(float, times.read_text().split("\n")[passed:-1]))
+            return answer, passes[int(len(passes) * 0.99)], shares
+        finally:
+            shipper.end()
+
+
 def run(quick: bool) -> list[Row]:
     """All rows."""
     need("rsyslogd", "rsyslog rsyslog-elasticsearch")
     rounds = 1 if quick else 3
-    return [*_backlog_rows(quick, rounds), _disturbed_row(quick), *_steady_rows(quick, rounds), _idle_row(quick)]
+    rows = [*_backlog_rows(quick, rounds), _disturbed_row(quick), *_steady_rows(quick, rounds), _idle_row(quick)]
+    return [*rows, *beside_rows(5.0 if quick else 30.0, rounds)]
+
+
+def beside_rows(seconds: float, rounds: int) -> list[Row]:
+    """The rows of the worker beside the shipper."""
+    ours, peer = [], []
+    for _ in range(rounds):
+        *found, shares = beside(seconds, ())
+        ours.append(found)
+        peer.append(beside(seconds, shares)[:2])
+    rows = []
+    for index, what in enumerate(("an answer of DNS", "a pass of the control loop")):
+        shipped, loaded = ([each[index] for each in some] for some in (ours, peer))
+        share, spread = ratio(shipped, loaded)
+        one, other = (f"{1e3 * statistics.median(each):.2f} ms" for each in (shipped, loaded))
+        title = f"beside {RATE:,} lines/s: {what}, p99 (peer: busy loops of equal CPU)"
+        rows.append(Row(title, one, other, share, spread, "<= 1.2", share <= 1.2))
+    return rows
 
 
 def _backlog_rows(quick: bool, rounds: int) -> list[Row]:

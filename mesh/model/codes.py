@@ -2069,6 +2069,15 @@ class Code(Enum):
         Write `max-file: "5"`: all files together should hold what the service writes while the store of logs is away.
         """,
     )
+    LOG_COPY_ROTATION = (
+        "VM970",
+        "A log file is rotated by a copy and a cut",
+        """
+        A rotation copies the file and cuts it then (`copytruncate` of logrotate). Lines that the program writes between
+        the two are in neither file. What of them was seen and not read is counted as lost [VM952]; of the rest nobody
+        knows. Let the rotation rename the file, and the program open it again, as by `postrotate` with a signal.
+        """,
+    )
     LOG_LINES_BY_ENGINE = (
         "VM973",
         "Log lines come from the engine, not from the files",

@@ -1128,8 +1128,9 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "nothing is read behind them; VM952",
         ),
         Bound(
-            "until an event without a next one is complete; until a copy of a cut file appears",
-            "{mesh.platform.logs.followed_files:EVENT_PATIENCE|s}; {mesh.platform.logs.file_set:COPY_PATIENCE|s}",
+            "until an event without a next one is complete; until a copy of a cut file appears; such copies at once",
+            "{mesh.platform.logs.followed_files:EVENT_PATIENCE|s}; {mesh.platform.logs.file_set:COPY_PATIENCE|s}; "
+            "{mesh.platform.logs.file_set:MAX_SOUGHT}",
             _L,
             "it is delivered, and what follows is another one; VM952",
         ),

@@ -15,6 +15,8 @@ HEAD, TAIL = 1024, 1024
 """Bytes of the first line, and before the position, that are compared."""
 GONE = "gone"
 """In the place of a digest: the file was removed, and one with the same inode is another one."""
+CUT, VANISHED = "cut", "vanished"
+"""Where the content of a position went: the file has other content, seen by a process; or no process looked."""
 MAX_POSITIONS = 20_000
 """Files of a worker whose positions are kept; the oldest ones that no container has any more go first."""
 
@@ -55,6 +57,10 @@ class FilePosition(msgspec.Struct, frozen=True):
     """How many others had the same inode before, as far as is known."""
     is_finished: bool = False
     """Whether it was rotated or removed, and is read to its end."""
+    modified: int = 0
+    """When the file was changed last as this was saved, in nanoseconds since 1970; 0 if that is not known."""
+    sought: str = ""
+    """`CUT` or `VANISHED` if this content is not in the file any more, and its copy was not found yet."""
 
     @property
     def key(self) -> FileKey:
@@ -73,23 +79,30 @@ def first_position(
     if not feed and len(first) < HEAD and not (final and first):
         return None
     head = first[: feed or HEAD]
-    container, name = found
+    container, name = found[0], name_as_text(found[1])
     identity = f"{container}\0{key.device}\0{key.inode}\0{epoch}\0".encode() + head
     return FilePosition(container, *key, name, _digest(identity), _digest(head), len(head), epoch=epoch)
 
 
 def is_at(read: ReadBytes, position: FilePosition) -> bool:
     """Return whether a file has the bytes that the store has of this position. Raises `OSError`."""
+    is_same = position.tail != GONE and is_headed(read, position)
+    return is_same and _tail_of(read, position.offset) == position.tail
+
+
+def is_headed(read: ReadBytes, position: FilePosition) -> bool:
+    """Return whether a file begins with the first line of this position. Raises `OSError`."""
     head = read(0, position.head_length)
-    if len(head) < position.head_length or _digest(head) != position.head:
-        return False
-    return position.tail != GONE and _tail_of(read, position.offset) == position.tail
+    return len(head) == position.head_length and _digest(head) == position.head
 
 
-def moved(read: ReadBytes, position: FilePosition, offset: int, size: int) -> FilePosition:
-    """Return the position further on in the same file. Raises `OSError`."""
-    cut = position.cut if position.cut > offset else 0
-    return msgspec.structs.replace(position, offset=offset, tail=_tail_of(read, offset), size=size, cut=cut)
+def moved(read: ReadBytes, position: FilePosition, offset: int, state: tuple[int, int]) -> FilePosition:
+    """Return the position further on in the same file. `state` has its size and when it was changed. Raises
+    `OSError`.
+    """
+    size, modified = state
+    cut, tail = position.cut if position.cut > offset else 0, _tail_of(read, offset)
+    return msgspec.structs.replace(position, offset=offset, tail=tail, size=size, modified=modified, cut=cut)
 
 
 def is_prefix(copy: ReadBytes, size: int, original: ReadBytes) -> bool:
@@ -100,8 +113,14 @@ def is_prefix(copy: ReadBytes, size: int, original: ReadBytes) -> bool:
     return size > 0 and all(copy(at, min(HEAD, size - at)) == original(at, min(HEAD, size - at)) for at in starts)
 
 
+def name_as_text(name: str) -> str:
+    """Return the name of a file as it can be saved: one that is no UTF-8 with escapes in it."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def is_rotated_name(name: str, original: str) -> bool:
     """Return whether a rotation may have made this name of the original one: `a.log.1`, `a.log-2026.gz`, `a-1.log`."""
+    name, original = name_as_text(name), name_as_text(original)
     if name.startswith(original):
         return len(name) > len(original)
     stem, dot, extension = original.rpartition(".")
@@ -124,14 +143,16 @@ class LogFilePositions:
 
     def __init__(self, saved: Iterable[FilePosition] = ()) -> None:
         """`saved` are those of an earlier process."""
-        self._positions = {each.key: each for each in saved}
+        each_saved = tuple(saved)
+        self._positions = {each.key: each for each in each_saved if not each.sought}
+        self._sought = {each.generation: each for each in each_saved if each.sought}
         self._owners: dict[FileKey, str] = {}
         self.is_changed = False
         """Whether they differ from what was saved last. Who saves them resets it."""
 
     def saved(self) -> tuple[FilePosition, ...]:
-        """Return all positions."""
-        return tuple(self._positions.values())
+        """Return all positions. Those that are sought come first: older versions take the last one of a file."""
+        return *self._sought.values(), *self._positions.values()
 
     def claim(self, key: FileKey, container: str) -> bool:
         """Have a file for a container, and return whether no other one has it."""
@@ -152,6 +173,19 @@ class LogFilePositions:
     def of(self, container: str) -> tuple[FilePosition, ...]:
         """Return the positions in the files of a container."""
         return tuple(each for each in self._positions.values() if each.container == container)
+
+    def sought_of(self, container: str) -> tuple[FilePosition, ...]:
+        """Return the positions in content of a container whose copy was not found yet."""
+        return tuple(each for each in self._sought.values() if each.container == container)
+
+    def seek(self, position: FilePosition) -> None:
+        """Keep the position in content that is not in its file any more, until it is found or lost."""
+        self._sought[position.generation] = position
+        self.is_changed = True
+
+    def end_seeking(self, generation: str) -> None:
+        """Forget content that was sought."""
+        self.is_changed |= self._sought.pop(generation, None) is not None
 
     def put(self, position: FilePosition) -> None:
         """Replace the position of a file."""

@@ -13,13 +13,18 @@ import msgspec
 
 from mesh.config.labels.log_files import is_compressed_name
 from mesh.platform.logs.file_positions import (
+    CUT,
     GONE,
+    VANISHED,
     FileKey,
     FilePosition,
     LogFilePositions,
     is_at,
+    is_headed,
     is_prefix,
     is_rotated_name,
+    moved,
+    name_as_text,
 )
 from mesh.platform.logs.file_scan import LogFileEntry, LogFileScan, scan_sources
 from mesh.platform.logs.file_tail import FileTail
@@ -37,6 +42,8 @@ REMOVED_QUIET = 60.0
 """Seconds without a change after which a file without a name is closed: a program may write to it for a while."""
 COPY_PATIENCE = 10.0
 """Seconds in which what a rotation took may appear as a copy."""
+MAX_SOUGHT = 256
+"""Contents of one container whose copies are looked for at once."""
 MAX_UNPACKED = 64 << 20
 """Bytes of a compressed file that are passed over to the position; more would delay others."""
 
@@ -67,13 +74,20 @@ class LogFileSet:
         self.container = container
         self.tails: dict[FileKey, FileTail] = {}
         self.lost = LostLines()
+        self.is_copied = False
+        """Whether a file was rotated by a copy and a cut, between which lines may be written that nobody has."""
         self.scan: LogFileScan | None = None
         """The last look at the names; None before the first one."""
         self._sources = sources
         self._positions = positions
         self._clock = clock
-        self._orphans: dict[str, _Orphan] = {}
-        """By generation."""
+        self._orphans = {
+            each.generation: _Orphan(
+                msgspec.structs.replace(each, sought=""), each.size, clock(), is_vanished=each.sought == VANISHED
+            )
+            for each in positions.sought_of(container)
+        }
+        """By generation; an earlier process may have looked for them already."""
         self._is_known_expected = False
         """Whether the files of an earlier process were looked for."""
         self._scanned = 0.0
@@ -107,6 +121,7 @@ class LogFileSet:
         if (orphan := self._orphans.get(position.generation)) is not None:
             # It was cut meanwhile: its copy is recognised at this position.
             orphan.position = position
+            self._seek(orphan)
             known = self._positions.find(position.key)
             if known is not None and known.generation == position.generation:
                 self._positions.put(position)
@@ -144,13 +159,15 @@ class LogFileSet:
             self._expect_known(entries, now)
         for key, tail in self.tails.items():
             entry = entries.get(key)
-            tail.name = "" if entry is None else entry.name
+            tail.name = "" if entry is None else name_as_text(entry.name)
             if entry is not None and tail.name != tail.first_name and not tail.has_more():
                 self._mark_finished(tail.position)
         wanted = list(filter(self._is_wanted, scan.entries))
         urgent = sorted(filter(self._is_unread, wanted), key=self._rank)
         room = self._make_room(len(urgent), now)
-        for entry in (*urgent, *(each for each in wanted if not self._is_unread(each)))[:room]:
+        chosen = (*urgent, *(each for each in wanted if not self._is_unread(each)))[:room]
+        # A copy has a longer name: what became of its original is known by then.
+        for entry in sorted(chosen, key=lambda each: len(each.name)):
             self._take(entry, now)
         for entry in urgent[room:]:
             scan.excess[entry.directory.path] += 1
@@ -159,7 +176,17 @@ class LogFileSet:
         """Take the files of an earlier process that are not there any more for rotated away."""
         for position in self._positions.of(self.container):
             if position.key not in present and position.key not in self.tails and not position.is_finished:
-                self._orphans[position.generation] = _Orphan(position, position.size, now, is_vanished=True)
+                self._seek(_Orphan(position, position.size, now, is_vanished=True))
+
+    def _seek(self, orphan: _Orphan) -> None:
+        """Look for content from now on, also in the next process."""
+        self._orphans[orphan.position.generation] = orphan
+        sought = VANISHED if orphan.is_vanished else CUT
+        self._positions.seek(msgspec.structs.replace(orphan.position, size=orphan.size, sought=sought))
+
+    def _end_seeking(self, generation: str) -> _Orphan:
+        self._positions.end_seeking(generation)
+        return self._orphans.pop(generation)
 
     def _rank(self, entry: LogFileEntry) -> tuple[bool, int]:
         """Sort files with a position first, then the ones that were written last."""
@@ -174,31 +201,35 @@ class LogFileSet:
             return known is None or not known.is_finished or self._is_unread(entry)
         # Another name is of interest if it may be what is left of a file that is not there any more.
         is_left = any(is_rotated_name(entry.name, each.position.name) for each in self._orphans.values())
-        return is_left or self._is_next_generation(entry)
+        return is_left or self._earlier_name(entry) is not None
 
-    def _is_next_generation(self, entry: LogFileEntry) -> bool:
-        """Return whether a file that no label means was one that is meant, while no process looked: a rotation has
-        given it another name, and it was written later than one of the same rotation that is known.
+    def _earlier_name(self, entry: LogFileEntry) -> str | None:
+        """Return the name that a file with a new content had, which no label means, if it was meant while no process
+        looked: a rotation has given it another name, and it was written later than one of the same rotation that is
+        known.
         """
-        if is_compressed_name(entry.name) or self._positions.find(entry.key) is not None:
-            return False
-        if any(each.is_vanished and is_rotated_name(entry.name, each.position.name) for each in self._orphans.values()):
-            return True
+        if is_compressed_name(entry.name):
+            return None
+        for each in self._orphans.values():
+            if each.is_vanished and is_rotated_name(entry.name, each.position.name):
+                return each.position.name
         for other in () if self.scan is None else self.scan.entries:
             known = self._positions.find(other.key)
             if (
                 known is not None
                 and known.container == self.container
-                and other.name != known.name
+                and name_as_text(other.name) != known.name
                 and is_rotated_name(entry.name, known.name)
                 and entry.modified > other.modified
             ):
-                return True
-        return False
+                return known.name
+        return None
 
     def _is_unread(self, entry: LogFileEntry) -> bool:
         known = self._positions.find(entry.key)
-        return known is None or entry.size != known.offset or known.tail == GONE
+        if known is None or known.tail == GONE or entry.size != known.offset or entry.size < known.head_length:
+            return True
+        return known.modified not in (0, entry.modified)  # it may have been cut, and written to the same size
 
     def _make_room(self, wanted: int, now: float) -> int:
         """Close files that are read to their end, as far as others need their place, and return the places."""
@@ -222,7 +253,7 @@ class LogFileSet:
         file = LogGeneration(descriptor, compressed=is_packed)
         status = os.fstat(descriptor)
         tail = FileTail(file, FileKey(status.st_dev, status.st_ino), (self.container, entry.path), entry.label, now)
-        tail.name = entry.name
+        tail.name = name_as_text(entry.name)
         try:
             is_taken = tail.key not in self.tails and self._identify(tail, entry, now)
         except OSError as error:
@@ -247,23 +278,41 @@ class LogFileSet:
             return True
         if self._is_copy(tail, entry.name, now):
             return False
-        for generation, orphan in tuple(self._orphans.items()):
-            if self._is_left_of(tail, entry.name, orphan):
-                del self._orphans[generation]
-                before = self._positions.find(orphan.position.key)
-                if before is not None and before.generation == generation:
-                    self._mark_finished(before)
-                device, inode = tail.key
-                tail.position = msgspec.structs.replace(orphan.position, device=device, inode=inode)
-                self._positions.put(tail.position)
-                return True
-        if is_packed or not (entry.is_meant or self._is_next_generation(entry)):
+        if (is_read_on := self._adopt(tail, entry.name)) is not None:
+            return is_read_on
+        earlier = self._earlier_name(entry)
+        if is_packed or not (entry.is_meant or earlier is not None):
             return False
+        if not entry.is_meant:
+            tail.found_name = earlier or tail.found_name
         if known is not None:
             tail.epoch = known.epoch + 1
             if known.container == self.container and not known.is_finished:
-                self._orphans[known.generation] = _Orphan(known, known.size, now)
+                self._seek(_Orphan(known, known.size, now))
         return True
+
+    def _adopt(self, tail: FileTail, name: str) -> bool | None:
+        """Give a file the position in content that is sought, and return whether more of it is to be read; None if it
+        has no such content. Raises `OSError`.
+        """
+        for generation, orphan in tuple(self._orphans.items()):
+            device, inode = tail.key
+            if self._is_left_of(tail, name, orphan):
+                self._end_seeking(generation)
+                self._count_uncopied(tail, orphan)
+                before = self._positions.find(orphan.position.key)
+                if before is not None and before.generation == generation:
+                    self._mark_finished(before)
+                tail.position = msgspec.structs.replace(orphan.position, device=device, inode=inode)
+                self._positions.put(tail.position)
+                return True
+            if self._is_beginning_of(tail, name, orphan):
+                # All of it was read. What followed until the cut is in no copy; the orphan knows what of it was read.
+                position = moved(tail.file.read, orphan.position, tail.size, tail.file.state())
+                self._positions.put(msgspec.structs.replace(position, device=device, inode=inode, is_finished=True))
+                self.is_copied = True
+                return False
+        return None
 
     def _is_copy(self, tail: FileTail, name: str, now: float) -> bool:
         """Return whether a file is a copy of one that is followed, which may be cut next. Raises `OSError`."""
@@ -285,18 +334,36 @@ class LogFileSet:
             return False
         return is_at(tail.file.read, orphan.position)
 
+    @staticmethod
+    def _is_beginning_of(tail: FileTail, name: str, orphan: _Orphan) -> bool:
+        """Return whether a file is a copy that was made before the last of what was read was written."""
+        position = orphan.position
+        if tail.file.is_compressed or orphan.is_vanished or not is_rotated_name(name, position.name):
+            return False
+        return position.head_length <= tail.size < position.offset and is_headed(tail.file.read, position)
+
+    def _count_uncopied(self, tail: FileTail, orphan: _Orphan) -> None:
+        """Count what was written between the copy and the cut, as far as it was seen, as lost."""
+        if orphan.is_vanished or tail.file.is_compressed or tail.key == orphan.position.key:
+            return
+        self.is_copied = True
+        if orphan.size > tail.size:
+            self.lost.occasions += 1
+            self.lost.known_bytes += orphan.size - tail.size
+
     def _orphan(self, tail: FileTail, now: float) -> None:
         """The file has other content now; follow that."""
         if tail.position is not None:
-            self._orphans[tail.position.generation] = _Orphan(tail.position, tail.reached, now)
+            self._seek(_Orphan(tail.position, tail.reached, now))
         tail.begin_again()
 
     def _settle_orphans(self, now: float) -> None:
         """Count what did not appear again as lost."""
-        for generation, orphan in tuple(self._orphans.items()):
-            if now - orphan.since < COPY_PATIENCE:
+        excess = len(self._orphans) - MAX_SOUGHT
+        for number, (generation, orphan) in enumerate(tuple(self._orphans.items())):
+            if now - orphan.since < COPY_PATIENCE and number >= excess:
                 continue
-            del self._orphans[generation]
+            self._end_seeking(generation)
             unread = max(0, orphan.size - orphan.position.offset)
             if unread or orphan.is_vanished:
                 self.lost.occasions += 1

@@ -7,7 +7,7 @@ import os
 
 from mesh.config.labels.logs import LogPathLabel
 from mesh.platform.logs.file_lines import MAX_EVENT, EventRules, FileEvents, cut_events
-from mesh.platform.logs.file_positions import FileKey, FilePosition, first_position, is_at, moved
+from mesh.platform.logs.file_positions import FileKey, FilePosition, first_position, is_at, moved, name_as_text
 from mesh.platform.logs.generations import LogGeneration
 
 LONGEST_EVENT = 2 * MAX_EVENT + 2
@@ -18,6 +18,9 @@ MAX_ZEROS = 1 << 20
 
 class FileTail:
     """Reads one file."""
+
+    # 14 attributes: what the file is and how it is collected, which do not change, and what was seen of it last, by
+    # which it is known whether anything is to be done. Nobody else needs a part of that.
 
     def __init__(
         self, file: LogGeneration, key: FileKey, found: tuple[str, str], label: LogPathLabel, now: float
@@ -33,11 +36,15 @@ class FileTail:
         """That of the position that it will have."""
         self.name = ""
         """The name that it has now; empty if it has none that is seen."""
+        self.found_name = name_as_text(self.path.rpartition("/")[2])
+        """The name that it had when it was found, or that its rotation began with."""
         self.changed = now
         """When it changed last."""
         self._state = file.state()
         self.reached = self._state[0]
         """The largest size that was seen of this content."""
+        self._compared: tuple[int, int] | None = None
+        """The state in which it had the bytes before the position."""
         self._searched: tuple[tuple[int, int], bool] | None = None
         """The state in which no event was complete, and whether it was read as one that nothing follows."""
 
@@ -53,8 +60,8 @@ class FileTail:
 
     @property
     def first_name(self) -> str:
-        """The name that it had when it was found."""
-        return self.position.name if self.position is not None else self.path.rpartition("/")[2]
+        """The name that it had when it was found, or that its rotation began with."""
+        return self.position.name if self.position is not None else self.found_name
 
     def look(self, now: float) -> None:
         """Look whether it has changed. Raises `OSError`."""
@@ -67,7 +74,12 @@ class FileTail:
         """Return whether the bytes before the position are not there any more, as seen last. Raises `OSError`."""
         if self.position is None or self.file.is_compressed:
             return False
-        return self.size < self.offset or (self.has_more() and not is_at(self.file.read, self.position))
+        if self._compared == self._state:
+            return False
+        if self.size < self.offset or not is_at(self.file.read, self.position):
+            return True
+        self._compared = self._state
+        return False
 
     def has_more(self) -> bool:
         """Return whether there may have been something to read when it was looked at."""
@@ -77,7 +89,7 @@ class FileTail:
         """The file has other content, of which nothing is read."""
         if self.position is not None:
             self.epoch = self.position.epoch + 1
-        self.position = None
+        self.position = self._compared = None
         self.reached = self.size
 
     def is_searched(self, *, final: bool) -> bool:
@@ -93,12 +105,12 @@ class FileTail:
         complete. Raises `OSError`.
         """
         if self.position is None:
-            found = self.container, self.path.rpartition("/")[2]
+            found = self.container, self.found_name
             self.position = first_position(self.file.read, self.key, found, self.epoch, final=final)
         state = self.file.state()
         if self.position is not None:
             events = self._cut(self.position, max(limit, LONGEST_EVENT), rules, final=final)
-            after = None if events is None else moved(self.file.read, self.position, events.end, state[0])
+            after = None if events is None else moved(self.file.read, self.position, events.end, state)
             # It is compared after it was read: so these bytes follow the ones that the store has.
             if not self.file.is_compressed and not is_at(self.file.read, self.position):
                 return None

@@ -146,8 +146,8 @@ class FollowedFiles:
 
     def problems(self) -> Iterator[Problem]:
         """Yield what of the labels cannot be collected now."""
-        scan = self._files.scan
-        if scan is None or not (self._split or scan.unreadable or scan.refused or scan.excess):
+        scan, is_copied = self._files.scan, self._files.is_copied
+        if scan is None or not (self._split or is_copied or scan.unreadable or scan.refused or scan.excess):
             return
         subject = f"container {escape_unprintable(self.target.origin.container)}"
         for base, reason in scan.unreadable.items():
@@ -159,6 +159,10 @@ class FollowedFiles:
             text = f"{path} has lines or events of more than {MAX_EVENT} bytes or {MAX_EVENT_LINES} lines"
             remedy = "write shorter lines, or correct log.multiline; they are delivered in parts"
             yield Problem(Code.LOG_LINES_CUT, Severity.WARNING, subject, text, remedy)
+        if is_copied:
+            text = "its log files are rotated by a copy and a cut; lines written between the two are in neither file"
+            remedy = "rotate by renaming, without copytruncate, and have the program open its file again"
+            yield Problem(Code.LOG_COPY_ROTATION, Severity.WARNING, subject, text, remedy)
         if scan.refused:
             path, reason = min(scan.refused.items())
             text = (

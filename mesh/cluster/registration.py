@@ -176,6 +176,7 @@ def _endpoint(instance: Instance, worker: str, parsed: ParsedLabels, declared: S
         instance.run,
         declared,
         instance.asked_weight,
+        parsed.rules,
     )
 
 

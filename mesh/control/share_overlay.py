@@ -4,13 +4,14 @@ It is the last step of the view pipeline: weights depend on which endpoints serv
 Parts that have not changed are the same objects as in the result before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mesh.control.shares import ReleaseShare, ShareMember, WeighedShares, weigh
 from mesh.model.eligibility import is_same_family, takes_traffic, vip_of
 from mesh.model.persistent_map import PersistentMap
+from mesh.model.release_rollout import guarded_shares
 from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Service
 from mesh.model.view import ClusterView, EndpointGroup
@@ -47,11 +48,11 @@ class ShareOverlay:
         """The overlay for the newest view, which has the verdicts that traffic follows."""
         if view is self.base:
             return self
-        if not view.shares:
+        if not view.shares and not view.rollouts:
             return ShareOverlay(view, view)
         groups: dict[str, _WeighedGroup] = {}
         services = {service.owner: service for service in view.services}
-        for owner, shares in view.shares.items():
+        for owner, shares in _counting(view):
             inputs = _inputs(services.get(owner), shares, view)
             if inputs is None:
                 continue
@@ -60,6 +61,10 @@ class ShareOverlay:
         groups = {owner: each for owner, each in groups.items() if each.weighed.weights}
         weighed = {owner: each.weighed for owner, each in groups.items()}
         return ShareOverlay(view, self._applied(view, groups), weighed, groups)
+
+    def given(self, owner: str) -> ReleaseShares:
+        """Return the shares that are in force for a service. Raises `KeyError` if none are."""
+        return self._groups[owner].inputs.shares
 
     def has_share(self, endpoint: Endpoint) -> bool:
         """Return whether the shares leave an endpoint any new connection, should it serve."""
@@ -89,6 +94,17 @@ class ShareOverlay:
             endpoints = tuple(changed.get(endpoint.key, endpoint) for endpoint in view.endpoints)
         grouped = PersistentMap.of(view.groups).changed({owner: each.group for owner, each in groups.items()})
         return view.with_endpoints(endpoints, grouped, PersistentMap.of(view.by_key).changed(changed))
+
+
+def _counting(view: ClusterView) -> Iterator[tuple[str, ReleaseShares]]:
+    """Yield the shares that count by owner: those of the store, and those that keep what a rollout does not know."""
+    yield from ((owner, shares) for owner, shares in view.shares.items() if owner not in view.rollouts)
+    for owner, rollout in view.rollouts.items():
+        group = view.groups.get(owner)
+        releases = () if group is None else {endpoint.release or "" for endpoint in group.endpoints}
+        shares = guarded_shares(rollout, view.shares.get(owner), releases)
+        if shares is not None:
+            yield owner, shares
 
 
 def _inputs(service: Service | None, shares: ReleaseShares, view: ClusterView) -> _GroupInputs | None:

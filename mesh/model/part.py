@@ -36,6 +36,8 @@ class ProblemPart(StrEnum):
     """Usage of containers that cannot be read or told."""
     ROLLOUTS = "rollouts"
     """Evidence of releases that cannot be told."""
+    ROLLOUT_STEPS = "rollout steps"
+    """Rollouts that were aborted, or do not go on."""
     RELEASE_CHECKS = "release checks"
     """Checks of releases that cannot be run."""
     LOGS = "logs"

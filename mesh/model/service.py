@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import TypeAlias
 
 from mesh.model.probe import Probe
+from mesh.model.release_rules import ReleaseRules
 
 Address: TypeAlias = str
 """An IPv4 or IPv6 address as canonical text, without port or prefix length."""
@@ -250,6 +251,10 @@ class Endpoint:
     asked_weight: int | None = None
     """The weight that an operator requested in place of its label's; None if none did. `weight` is what counts.
     Versions up to 0.1.0 neither write nor read this.
+    """
+    release_rules: ReleaseRules | None = None
+    """How its release takes the place of another one by shares; None: it does not. Versions up to 0.1.0 neither write
+    nor read this.
     """
 
     def with_declared(self, declared: Service | None) -> "Endpoint":

@@ -20,6 +20,7 @@ from mesh.config.labels.reader import KNOWN_LABELS, LABEL_PREFIXES, PUBLISH, ROU
 from mesh.config.labels.values import LabelRefusedError, Pool
 from mesh.model.codes import Code
 from mesh.model.problem import Problem
+from mesh.model.release_rules import ReleaseRules
 from mesh.model.service import Forwarding, Name, PortPublication, Route, Scheduler, SchedulerFlag, Service, Transport
 from mesh.model.table import RealServer
 
@@ -44,6 +45,8 @@ class ParsedLabels:
     problems: tuple[Problem, ...]
     scale: int | None = None
     """How many instances the service has, 1..1000; None if no label says it."""
+    rules: ReleaseRules | None = None
+    """How its release takes the place of another one by shares; None: it does not."""
 
 
 def parse_labels(
@@ -81,24 +84,26 @@ def parse_labels(
         from mesh.config.labels.auto_scaling import check_auto_scaling  # noqa: PLC0415 -- few have these labels
 
         check_auto_scaling(sheet)
+    rules = None
     if sheet.starting_with("release."):
         from mesh.config.labels.release_checks import check_release_labels  # noqa: PLC0415 -- few have these labels
+        from mesh.config.labels.release_rules import read_release_rules  # noqa: PLC0415 -- few have these labels
 
         check_release_labels(sheet, commands)
+        rules = read_release_rules(sheet)
     if not sheet.has_port_labels:
         sheet.warn_without_service()
     name = routes[0].name if routes else _own_name(sheet, owner, domain) if publishes else None
     service = None
     if name is not None:
         service = Service(owner, name, routes, publishes, fixed_vip, scheduler, persistence, probe, flags)
-    return ParsedLabels(service, settings, release, tuple(sheet.problems), scale)
+    return ParsedLabels(service, settings, release, tuple(sheet.problems), scale, rules if release else None)
 
 
 def _check_stack_labels(sheet: LabelReader) -> None:
     """Report the labels that `vipmesh deploy` acts on and whose values it could not read."""
     for name in ("global", "latest_image", "rolling_updates"):
         sheet.take(name, values.parse_flag, False)
-    sheet.take("release.strategy", values.parse_strategy, "")
     # The platform that the label comes from takes everything that is no number as 1.
     if sheet.has("rolling_updates.parallelism") and not sheet.has("rolling_updates"):
         remedy = "add rolling_updates or remove it"

@@ -97,6 +97,10 @@ WEB = {
     "probe.header.X-Probe": "yes",
 }
 RESOLVER = {
+    # Without routing.release, so that these leave its record as it was.
+    "release.strategy": "canary",
+    "release.steps": "1%,5m;50%,hold",
+    "release.deadline_seconds": "600",
     "routing.port_53/udp": "dns.shop.test",
     "routing.publish.port_53/udp": "auto",
     "routing.forwarding": "masquerade",

@@ -7,7 +7,6 @@ from operator import attrgetter
 from typing import TypeAlias
 
 from mesh.model.probe import Probe
-from mesh.model.release_rules import ReleaseRules
 
 Address: TypeAlias = str
 """An IPv4 or IPv6 address as canonical text, without port or prefix length."""
@@ -214,6 +213,42 @@ class Service:
 
 _CLIENT_FIELDS = attrgetter(*(each.name for each in fields(Service) if each.name != "probe"))
 """The fields of a service that clients share."""
+
+
+class ReleaseStrategy(StrEnum):
+    """A strategy that moves shares, and keeps the old release whole until it is confirmed."""
+
+    CANARY = "canary"
+    PROGRESSIVE = "progressive"
+    BLUE_GREEN = "blue-green"
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseStep:
+    """One step of a rollout."""
+
+    points: int
+    """The share of the new release, in hundredths of a per cent."""
+    seconds: int = 0
+    """How long it takes at least."""
+    is_held: bool = False
+    """Whether it lasts until an operator promotes the release."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRules:
+    """What the labels of an instance say of a rollout of its release."""
+
+    strategy: ReleaseStrategy
+    steps: tuple[ReleaseStep, ...]
+    deadline: int = 3600
+    """Seconds for which it may be neither good nor bad in one step; then the rollout is aborted."""
+    max_failures: float | None = None
+    """Per cent; None: that of the judge."""
+    min_connections: int | None = None
+    """None: that of the judge."""
+    checks: tuple[str, ...] = ()
+    """The labels of its checks, without prefix."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from ipaddress import IPv4Address, ip_address
 
 from mesh.model.probe import Probe, ProbeKind, validate_host
 from mesh.model.release_rollout import MAX_ROLLOUT_TEXT, ReleaseRollout
-from mesh.model.release_rules import MAX_STEP_SECONDS, MAX_STEPS, ReleaseRules
+from mesh.model.release_rules import MAX_STEP_SECONDS, MAX_STEPS
 from mesh.model.release_shares import MAX_SHARED_RELEASES, WHOLE, ReleaseShares
-from mesh.model.service import Address, Endpoint, EndpointKey, Name, Service
+from mesh.model.service import Address, Endpoint, EndpointKey, Name, ReleaseRules, Service
 
 MAX_TEXT = 512
 """The most characters of an ID, an owner, the name of a worker or a container."""

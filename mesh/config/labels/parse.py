@@ -20,8 +20,17 @@ from mesh.config.labels.reader import KNOWN_LABELS, LABEL_PREFIXES, PUBLISH, ROU
 from mesh.config.labels.values import LabelRefusedError, Pool
 from mesh.model.codes import Code
 from mesh.model.problem import Problem
-from mesh.model.release_rules import ReleaseRules
-from mesh.model.service import Forwarding, Name, PortPublication, Route, Scheduler, SchedulerFlag, Service, Transport
+from mesh.model.service import (
+    Forwarding,
+    Name,
+    PortPublication,
+    ReleaseRules,
+    Route,
+    Scheduler,
+    SchedulerFlag,
+    Service,
+    Transport,
+)
 from mesh.model.table import RealServer
 
 __all__ = ["KNOWN_LABELS", "LABEL_PREFIXES", "ParsedLabels", "label_key", "parse_labels", "port_label"]

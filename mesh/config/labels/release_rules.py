@@ -13,15 +13,8 @@ from mesh.config.labels.release_checks import (
 )
 from mesh.config.labels.values import LabelRefusedError, parse_number, parse_strategy, quote_value
 from mesh.model.codes import Code
-from mesh.model.release_rules import (
-    DEADLINE,
-    DEFAULT_STEPS,
-    MAX_STEP_SECONDS,
-    MAX_STEPS,
-    ReleaseRules,
-    ReleaseStep,
-    ReleaseStrategy,
-)
+from mesh.model.release_rules import DEADLINE, DEFAULT_STEPS, MAX_STEP_SECONDS, MAX_STEPS
+from mesh.model.service import ReleaseRules, ReleaseStep, ReleaseStrategy
 
 STRATEGY, STEPS, RELEASE_DEADLINE = "release.strategy", "release.steps", "release.deadline_seconds"
 

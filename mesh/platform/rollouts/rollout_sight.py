@@ -7,7 +7,7 @@ from mesh.model.codes import Code
 from mesh.model.eligibility import vip_of
 from mesh.model.problem import Problem, Severity
 from mesh.model.release_rollout import ReleaseRollout, RolloutPhase
-from mesh.model.release_rules import ReleaseRules
+from mesh.model.service import ReleaseRules
 from mesh.model.view import ClusterView
 from mesh.platform.rollouts.rollout_steps import SeenRelease
 

@@ -14,8 +14,8 @@ from enum import StrEnum
 
 from mesh.model.past_event import bounded_text
 from mesh.model.release_rollout import MAX_ROLLOUT_TEXT, ReleaseRollout, RolloutPhase
-from mesh.model.release_rules import ReleaseRules, ReleaseStep
 from mesh.model.release_shares import WHOLE
+from mesh.model.service import ReleaseRules, ReleaseStep
 from mesh.platform.rollouts.judge import JudgeOutcome, JudgeVerdict
 
 MAX_PASSED = 10.0

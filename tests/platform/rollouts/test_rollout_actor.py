@@ -20,9 +20,8 @@ from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
 from mesh.model.codes import Code
 from mesh.model.errors import ActionRefusedError
 from mesh.model.release_rollout import ReleaseRollout, RolloutPhase
-from mesh.model.release_rules import ReleaseRules, ReleaseStep, ReleaseStrategy
 from mesh.model.release_shares import WHOLE, ReleaseShares
-from mesh.model.service import Endpoint
+from mesh.model.service import Endpoint, ReleaseRules, ReleaseStep, ReleaseStrategy
 from mesh.model.view import ClusterView
 from mesh.platform.rollouts.evidence_records import ReleaseCounts, WorkerEvidence, encode_evidence, evidence_key
 from mesh.platform.rollouts.rollout_actions import RolloutActions

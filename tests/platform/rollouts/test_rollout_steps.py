@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from mesh.cluster.records.decode import record_key
 from mesh.cluster.records.encode import build_view, encode_rollout
 from mesh.model.release_rollout import ReleaseRollout, RolloutPhase, guarded_shares, rollout_given
-from mesh.model.release_rules import DEFAULT_STEPS, ReleaseRules, ReleaseStep, ReleaseStrategy
+from mesh.model.release_rules import DEFAULT_STEPS
 from mesh.model.release_shares import WHOLE, ReleaseShares
+from mesh.model.service import ReleaseRules, ReleaseStep, ReleaseStrategy
 from mesh.platform.rollouts.judge import JudgeOutcome, JudgeVerdict
 from mesh.platform.rollouts.rollout_sight import rollout_problem, turn
 from mesh.platform.rollouts.rollout_steps import (

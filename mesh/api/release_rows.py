@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from mesh.control.planner import Plan
 from mesh.control.share_overlay import ShareOverlay
 from mesh.dataplane.nftables.balancer import MAX_SLOTS, weight_unit
+from mesh.model.release_rollout import ReleaseRollout, RolloutPhase
 from mesh.model.service import Scheduler, Service
 
 _BY_CLIENT = frozenset({Scheduler.SH, Scheduler.MH, Scheduler.DH})
@@ -26,6 +27,45 @@ class ReleaseStatus:
     """Its part of new connections by weight and share, in per cent."""
 
 
+@dataclass(frozen=True, slots=True)
+class RolloutStatus:
+    """How far the rollout of a service is."""
+
+    phase: RolloutPhase
+    new: str | None
+    """The new release; None for the endpoints that name none."""
+    old: str | None
+    """The release before; None if there is none, or for the endpoints that name none."""
+    state: str
+    """What it does, in words."""
+    reason: str
+    """Why it is there: what the judge saw, or who asked for it."""
+    step: int
+    """The number of its step, from 1; 0 before the first one."""
+    steps: int
+    seconds: float
+    """Since the step began, without pauses."""
+    is_paused: bool
+
+
+def rollout_row(rollout: ReleaseRollout | None) -> RolloutStatus | None:
+    """Return how far a rollout is; None if the service has none."""
+    if rollout is None:
+        return None
+    begun = rollout.phase not in (RolloutPhase.START, RolloutPhase.WARM) and rollout.steps > 0
+    return RolloutStatus(
+        rollout.phase,
+        rollout.new or None,
+        rollout.old or None,
+        rollout.words,
+        rollout.reason,
+        min(rollout.step + 1, rollout.steps) if begun else 0,
+        rollout.steps,
+        round(rollout.elapsed, 1),
+        rollout.is_paused,
+    )
+
+
 def release_rows(service: Service, shared: ShareOverlay) -> tuple[ReleaseStatus, ...]:
     """Return the releases of a service, sorted by name; empty if no endpoint names one."""
     rows = tuple(
@@ -43,7 +83,7 @@ def release_rows(service: Service, shared: ShareOverlay) -> tuple[ReleaseStatus,
 
 def shares_by(service: Service, shared: ShareOverlay) -> str | None:
     """Return who gave the shares that are in force; None if none are, or if that is not known."""
-    return shared.base.shares[service.owner].by or None if service.owner in shared.weighed else None
+    return shared.given(service.owner).by or None if service.owner in shared.weighed else None
 
 
 def shares_note(service: Service, shared: ShareOverlay, planned: Plan, data_plane: str) -> str | None:

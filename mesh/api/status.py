@@ -6,7 +6,14 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 
-from mesh.api.release_rows import ReleaseStatus, release_rows, shares_by, shares_note
+from mesh.api.release_rows import (
+    ReleaseStatus,
+    RolloutStatus,
+    release_rows,
+    rollout_row,
+    shares_by,
+    shares_note,
+)
 from mesh.cluster.worker_directory import dropping_worker
 from mesh.control.arrival import Arrivals, describe_network
 from mesh.control.endpoint_totals import endpoint_totals
@@ -20,6 +27,7 @@ from mesh.model.collected_logs import CollectedLogs
 from mesh.model.eligibility import endpoint_verdict, held_names, real_keys, serves, vip_of
 from mesh.model.errors import CodedText
 from mesh.model.problem import Notices, Problem, Severity
+from mesh.model.release_rollout import RolloutPhase
 from mesh.model.service import Address, EndpointKey, Name, Service, WeightOrigin
 from mesh.model.table import RealKey, Table, TrafficCounters, VirtualKey
 from mesh.model.view import ClusterView
@@ -118,6 +126,8 @@ class ServiceStatus:
     """Who gave the shares that are in force; None if none are, or if that is not known."""
     shares_note: str | None = None
     """How shares in force are kept, if not exactly in each cycle of connections; None otherwise."""
+    rollout: RolloutStatus | None = None
+    """How far its rollout is; None if it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +249,7 @@ def service_statuses(
                 release_rows(service, live.shared),
                 shares_by(service, live.shared),
                 shares_note(service, live.shared, planned, live.data_plane),
+                rollout_row(view.rollouts.get(service.owner)),
             )
         )
     return tuple(sorted(found, key=lambda row: (row.name, row.owner)))
@@ -394,6 +405,8 @@ def _service_lines(service: ServiceStatus) -> Iterator[str]:
         yield f"  names: {' '.join(service.names)}"
     if any(row.given is not None for row in service.releases):
         yield f"  shares: {', '.join(map(_release_text, service.releases))}"
+    if service.rollout is not None and service.rollout.phase is not RolloutPhase.DONE:
+        yield f"  rollout: {service.rollout.state}"
     if service.not_arriving:
         yield f"  requests do not arrive from {', '.join(service.not_arriving)}"
     for endpoint in service.endpoints:

@@ -74,6 +74,25 @@ class ShareChangeDocument:
 
 
 @dataclass(frozen=True, slots=True)
+class RolloutChangeDocument:
+    """The result of `rollout promote`, `pause`, `resume`, `abort` or `undo`."""
+
+    action: str
+    service: str
+    """The service, `project/service`; as it was written if it was refused."""
+    phase: str | None = None
+    """What the rollout does now; None if it was refused."""
+    state: str | None = None
+    """The same in words."""
+    reason: str | None = None
+    """Why it does that: the verb, and who typed it."""
+    error: str | None = None
+    """Why it was refused; None if it was not."""
+    code: str | None = None
+    """The code of the error, which `docs/errors.md` explains."""
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutReleaseDocument:
     """One release of a service."""
 
@@ -109,6 +128,8 @@ class RolloutDocument:
     """How shares in force are kept, if not exactly in each cycle of connections; None otherwise."""
     seconds: float | None = None
     """The time in which new connections were counted; None if they were not."""
+    rollout: Mapping[str, str | float | bool | None] | None = None
+    """How far its rollout is, as `RolloutStatus` of the admin API; None if it has none."""
 
 
 @dataclass(frozen=True, slots=True)

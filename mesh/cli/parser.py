@@ -323,8 +323,9 @@ def _add_claims(verbs: _Verbs) -> None:
 
 
 def _add_rollout(verbs: _Verbs) -> None:
-    rollout = verbs.add_parser("rollout", help="show the releases of a service, give them shares of new connections")
-    rollout.add_argument("action", choices=("status", "share"), help="status SERVICE, or share SERVICE v2=10 | reset")
+    rollout = verbs.add_parser("rollout", help="show the releases of a service, and lead a rollout of a new one")
+    actions = ("status", "share", "promote", "pause", "resume", "abort", "undo")
+    rollout.add_argument("action", choices=actions, help="share SERVICE v2=10 | reset; the others take SERVICE alone")
     rollout.add_argument("service", metavar="SERVICE", help="PROJECT/SERVICE, the second part of it, or a routing name")
     rollout.add_argument("shares", nargs="*", metavar="RELEASE=PERCENT", help="the other releases have the rest")
     rollout.add_argument(

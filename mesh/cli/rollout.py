@@ -1,4 +1,4 @@
-"""`vipmesh rollout`: which release of a service gets how many of its new connections.
+"""`vipmesh rollout`: which release of a service gets how many of its new connections, and the rollout of a new one.
 
 `rollout status` asks the daemon twice, and shows what the releases got in between.
 """
@@ -11,12 +11,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mesh.cli.client import AdminClient, DaemonUnreachableError
-from mesh.cli.documents import FailureDocument, RolloutDocument, RolloutReleaseDocument, ShareChangeDocument
+from mesh.cli.documents import (
+    FailureDocument,
+    RolloutChangeDocument,
+    RolloutDocument,
+    RolloutReleaseDocument,
+    ShareChangeDocument,
+)
 from mesh.cli.output import complain, print_json, printable, report_failure
 
 _PATIENCE = 60.0
 """Seconds that a response may take."""
-_USAGE = "usage: vipmesh rollout status SERVICE | vipmesh rollout share SERVICE RELEASE=PERCENT... | reset"
+_USAGE = (
+    "usage: vipmesh rollout status|promote|pause|resume|abort|undo SERVICE | "
+    "vipmesh rollout share SERVICE RELEASE=PERCENT... | reset"
+)
 _COLUMNS = ("RELEASE", "SERVING", "GIVEN", "SHARE", "NEW CONNECTIONS")
 
 
@@ -31,6 +40,8 @@ def rollout(options: argparse.Namespace) -> int:
         daemon = AdminClient(options)
         if options.action == "share":
             return _share(daemon, options, shares)
+        if options.action != "status":
+            return _wish(daemon, options)
         return _status(daemon, options)
     except DaemonUnreachableError as silent:
         return report_failure(options, [silent.coded])
@@ -64,6 +75,28 @@ def _share(daemon: AdminClient, options: argparse.Namespace, shares: Mapping[str
         print(printable(f"{service}: {', '.join(f'{name} {part:g} %' for name, part in sorted(now.items()))}"))
     else:
         print(printable(f"{service}: no shares; the weights of its endpoints count"))
+    return 0 if error is None else 1
+
+
+def _wish(daemon: AdminClient, options: argparse.Namespace) -> int:
+    """Have the rollout of a service do what the verb says."""
+    answer, code = daemon.act(f"/v1/rollouts/{options.action}", {"service": options.service}, _PATIENCE, lambda _: None)
+    error = answer.get("error")
+    found = RolloutChangeDocument(
+        options.action,
+        answer.get("service", options.service),
+        answer.get("phase"),
+        answer.get("state"),
+        answer.get("reason"),
+        error,
+        code,
+    )
+    if options.json:
+        print_json(found)
+    elif error is not None:
+        complain(error, code)
+    else:
+        print(printable(f"{found.service}: {found.state}"))
     return 0 if error is None else 1
 
 
@@ -130,6 +163,7 @@ def rollout_document(before: Mapping[str, Any], after: Mapping[str, Any], second
         after.get("shares_by"),
         after.get("shares_note"),
         seconds,
+        after.get("rollout"),
     )
 
 
@@ -153,6 +187,10 @@ def rollout_lines(found: RolloutDocument) -> Iterator[str]:
     by = f"  shares given by {found.shares_by}" if found.shares_by else ""
     in_force = any(row.given is not None for row in found.releases)
     yield f"{found.service}  {found.name}  {found.vip or 'no VIP'}{by or ('' if in_force else '  no shares in force')}"
+    if found.rollout is not None:
+        yield f"rollout: {found.rollout['state']}"
+        if found.rollout["reason"]:
+            yield f"  {found.rollout['reason']}"
     if not found.releases:
         yield "no endpoint names a release; set the label routing.release of its containers"
         return

@@ -16,7 +16,7 @@ from mesh.cluster.claim_transactions import claim_all, restore_claims, restore_r
 from mesh.cluster.claim_usage import lost_usage
 from mesh.cluster.claims import ClaimRequest, PutBackVip, is_for_owners
 from mesh.cluster.ports import ConditionReports, Decide
-from mesh.cluster.records.encode import CLAIMS_PREFIX, SHARES_PREFIX, build_view
+from mesh.cluster.records.encode import CLAIMS_PREFIX, ROLLOUTS_PREFIX, SHARES_PREFIX, build_view
 from mesh.cluster.store_writes import RETRY, StoreWrites
 from mesh.cluster.usage_keeper import UsageKeeper
 from mesh.model.claims import ClaimPace, Claims
@@ -137,7 +137,7 @@ class Claimer:
         self._guard.forget()
         if self._lost is None:
             claims = {k: v for k, v in before.records.items() if k.startswith(CLAIMS_PREFIX)}
-            shares = {key: value for key, value in claims.items() if key.startswith(SHARES_PREFIX)}
+            shares = {key: value for key, value in claims.items() if key.startswith((SHARES_PREFIX, ROLLOUTS_PREFIX))}
             self._lost = build_view(claims)[0].claims, {**lost_usage(claims), **shares}
         self._due.set()
 

@@ -177,6 +177,7 @@ def _endpoint(instance: Instance, worker: str, parsed: ParsedLabels, declared: S
         declared,
         instance.asked_weight,
         parsed.slow_start,
+        parsed.rules,
     )
 
 

@@ -41,7 +41,7 @@ class ShareActions:
         """
         for _ in range(_ATTEMPTS):
             records, view = await self._read()
-            found = _find(view, service)
+            found = find_service(view, service)
             shares = planned_shares(found, _releases(found, view), given, by)
             [(key, value)] = encode_shares(shares).items()
             if await self._change(records, key, value):
@@ -53,7 +53,7 @@ class ShareActions:
         for _ in range(_ATTEMPTS):
             records, view = await self._read()
             # The shares of a service that is gone can be taken back, too.
-            owner = service if service in view.shares else _find(view, service).owner
+            owner = service if service in view.shares else find_service(view, service).owner
             key = record_key("claims", "shares", owner)
             if key not in records or await self._change(records, key, None):
                 return ReleaseShares(owner)
@@ -126,7 +126,8 @@ def _releases(service: Service, view: ClusterView) -> frozenset[str]:
     return frozenset(endpoint.release or "" for endpoint in group.endpoints) if group is not None else frozenset()
 
 
-def _find(view: ClusterView, asked: str) -> Service:
+def find_service(view: ClusterView, asked: str) -> Service:
+    """Return the service that an operator calls so, see `ShareActions.give`. Raises `ActionRefusedError`."""
     name = asked.lower().rstrip(".")
     ways = (
         [service for service in view.services if service.owner == asked],

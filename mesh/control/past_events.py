@@ -19,6 +19,7 @@ from mesh.model.part import ProblemPart
 from mesh.model.past_event import MAX_EVENT_NAMES, EventKind, PastEvent, bounded_text
 from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.problem import Problem, Severity
+from mesh.model.release_rollout import RolloutPhase
 from mesh.model.service import Address, DrainReason, Endpoint, EndpointKey, Health, Name, Service, same_run
 from mesh.model.view import ClusterView, EndpointGroup
 
@@ -156,6 +157,7 @@ def record_events(before: EventRecord, moment: EventMoment) -> tuple[EventRecord
             gone += changed.gone()
             events += changed.others()
     services = before.services.changed(changes) if changes else before.services
+    events += _rollout_events(before, moment, services)
     events += _worker_events(before, moment)
     events += _problem_events(before, moment, services)
     events += _trouble_events(before.troubles, moment)
@@ -470,6 +472,35 @@ class _ServiceEvents:
             vip=shown.vip,
             ports=shown.ports,
         )
+
+
+def _rollout_events(
+    before: EventRecord, moment: EventMoment, services: Mapping[str, RecordedService]
+) -> Iterator[PastEvent]:
+    """Yield the events of rollouts; none after a start, when it is not known what has changed."""
+    if before.known is None or before.known.rollouts is moment.known.rollouts:
+        return
+    for owner in sorted(changed_keys(before.known.rollouts, moment.known.rollouts)):
+        old, new = before.known.rollouts.get(owner), moment.known.rollouts.get(owner)
+        if new is None or (old is not None and old.words == new.words) or (old is None and not new.is_running):
+            continue
+        kind, code = _ROLLOUT_EVENTS.get(new.phase, (EventKind.ROLLOUT_STEP, Code.ROLLOUT_STEP))
+        shown = services.get(owner, _NO_SERVICE)
+        yield PastEvent(
+            at=moment.at,
+            kind=kind,
+            code=str(code),
+            text=bounded_text(f"rollout of {owner}: {new.words} ({new.reason})"),
+            owner=bounded_text(owner),
+            service=shown.service,
+            reason=bounded_text(new.reason),
+        )
+
+
+_ROLLOUT_EVENTS = {
+    RolloutPhase.ABORTED: (EventKind.ROLLOUT_ABORTED, Code.ROLLOUT_ABORTED),
+    RolloutPhase.DONE: (EventKind.ROLLOUT_DONE, Code.ROLLOUT_DONE),
+}
 
 
 def _worker_events(before: EventRecord, moment: EventMoment) -> Iterator[PastEvent]:

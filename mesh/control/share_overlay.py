@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 from mesh.control.shares import TENTHS, ReleaseShare, ShareMember, WeighedShares, weigh
 from mesh.model.eligibility import is_same_family, takes_traffic, vip_of
 from mesh.model.persistent_map import PersistentMap
+from mesh.model.release_rollout import guarded_shares
 from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Service
 from mesh.model.view import ClusterView, EndpointGroup
@@ -56,12 +57,15 @@ class ShareOverlay:
         """The overlay for the newest view, which has the verdicts that traffic follows, and for these ramps."""
         if view is self.base and ramps == self.ramps:
             return self
-        if not view.shares and not ramps:
+        if not view.shares and not view.rollouts and not ramps:
             return ShareOverlay(view, view)
         groups: dict[str, _WeighedGroup] = {}
         services = {service.owner: service for service in view.services}
-        for owner in dict.fromkeys((*view.shares, *ramps)):
-            inputs = _inputs(owner, services.get(owner), view, ramps.get(owner, {}))
+        for owner in dict.fromkeys((*view.shares, *view.rollouts, *ramps)):
+            shares = counting_shares(owner, view)
+            if shares is None and owner not in ramps:
+                continue
+            inputs = _inputs(services.get(owner), view, owner, shares, ramps.get(owner, {}))
             if inputs is None:
                 continue
             known = self._groups.get(owner)
@@ -74,6 +78,13 @@ class ShareOverlay:
     def settled(self) -> Mapping[str, Mapping[EndpointKey, int]]:
         """The weights that endpoints would have if none ramped, by owner, of the services of which some do."""
         return {owner: each.settled for owner, each in self._groups.items() if each.settled is not None}
+
+    def given(self, owner: str) -> ReleaseShares:
+        """Return the shares that are in force for a service. Raises `KeyError` if none are."""
+        shares = self._groups[owner].inputs.shares
+        if shares is None:
+            raise KeyError(owner)
+        return shares
 
     def has_share(self, endpoint: Endpoint) -> bool:
         """Return whether the shares leave an endpoint any new connection, should it serve."""
@@ -108,15 +119,31 @@ class ShareOverlay:
         return view.with_endpoints(endpoints, grouped, PersistentMap.of(view.by_key).changed(changed))
 
 
+def counting_shares(owner: str, view: ClusterView) -> ReleaseShares | None:
+    """Return the shares that count for a service: those of the store, and what a rollout does not know has none of it.
+
+    None: its weights count.
+    """
+    shares, rollout = view.shares.get(owner), view.rollouts.get(owner)
+    if rollout is None:
+        return shares
+    group = view.groups.get(owner)
+    return guarded_shares(rollout, shares, () if group is None else {each.release or "" for each in group.endpoints})
+
+
 def _inputs(
-    owner: str, service: Service | None, view: ClusterView, ramps: Mapping[EndpointKey, int]
+    service: Service | None,
+    view: ClusterView,
+    owner: str,
+    shares: ReleaseShares | None,
+    ramps: Mapping[EndpointKey, int],
 ) -> _GroupInputs | None:
     """What the weights of a service depend on; None for a service that is gone, or has no VIP or no endpoint."""
     vip = None if service is None else vip_of(service, view)
     group = view.groups.get(owner)
     if service is None or vip is None or group is None:
         return None
-    return _GroupInputs(service, vip, view.shares.get(owner), group, ramps)
+    return _GroupInputs(service, vip, shares, group, ramps)
 
 
 def _same_groups(groups: Mapping[str, _WeighedGroup], before: Mapping[str, _WeighedGroup]) -> bool:

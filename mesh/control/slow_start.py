@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from mesh.control.share_overlay import Ramps, share_members
+from mesh.control.share_overlay import Ramps, counting_shares, share_members
 from mesh.control.shares import TENTHS
 from mesh.model.eligibility import effective_health, vip_of
 from mesh.model.persistent_map import PersistentMap, changed_keys
@@ -203,7 +203,7 @@ def _pools(
     vip, group = vip_of(service, view), view.groups[service.owner]
     if vip is None or not starts or service.scheduler not in BY_WEIGHT:
         return ()
-    shares = view.shares.get(service.owner)
+    shares = counting_shares(service.owner, view)
     is_split = shares is not None and shares.are_in_force(endpoint.release or "" for endpoint in group.endpoints)
     pools: dict[str, list[_Member]] = {}
     for endpoint, member in zip(group.endpoints, share_members(service, vip, group), strict=True):

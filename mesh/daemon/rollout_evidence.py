@@ -1,4 +1,4 @@
-"""Makes the parts that tell what this worker sees of releases in a rollout; it decides nothing."""
+"""Makes the parts of rollouts: what tells what this worker sees of releases, and what takes their steps."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,13 @@ from mesh.health.checks import network_checks
 from mesh.health.prober import CommandChecker, Prober
 from mesh.host.addresses import HostAddresses
 from mesh.platform.rollouts.check_targets import CheckTargets
-from mesh.platform.rollouts.evidence_reporter import EvidenceReporter, OpenEvidenceStore
+from mesh.platform.rollouts.evidence_reporter import EvidenceReporter
 from mesh.platform.rollouts.release_checker import CheckedInstance, ReleaseChecker, checked_commands
 from mesh.platform.rollouts.release_evidence import ReleaseKey
 from mesh.platform.rollouts.release_look import ReleaseLook, ReleaseSources
+from mesh.platform.rollouts.rollout_actor import RolloutActor, RolloutSources
 from mesh.platform.rollouts.rollout_watch import RolloutWatch
+from mesh.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +35,16 @@ class EvidenceSources:
     """That of the prober; None without an engine."""
     exits: ContainerExits
     """A queue that nobody else reads."""
+    store: Store
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutEvidence:
-    """The parts, whose owner must run them, and where the acting daemon reads the evidence of all workers."""
+    """The parts, whose owner must run them."""
 
     reporter: EvidenceReporter
     checker: ReleaseChecker
-    open_store: OpenEvidenceStore
+    actor: RolloutActor
 
 
 def rollout_evidence(settings: Settings, watch: RolloutWatch, sources: EvidenceSources) -> RolloutEvidence:
@@ -72,4 +75,9 @@ def rollout_evidence(settings: Settings, watch: RolloutWatch, sources: EvidenceS
     web = cache(network_checks)  # with the first rollout, since certificates are slow to load
     checker = ReleaseChecker(checked, web, sources.commands, targets, conditions=loop.conditions)
     reporter = EvidenceReporter(settings.node_name, watched, look, open_store=open_store, conditions=loop.conditions)
-    return RolloutEvidence(reporter, checker, open_store)
+    actor = RolloutActor(
+        settings.node_name,
+        sources.store,
+        RolloutSources(loop.snapshots.observe, open_store, watch, loop.conditions),
+    )
+    return RolloutEvidence(reporter, checker, actor)

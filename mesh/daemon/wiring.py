@@ -25,7 +25,6 @@ from mesh.api.stack_readiness import SnapshotReadiness
 from mesh.api.status import StatusDetail, WorkerStatus, worker_status
 from mesh.cluster.claim_actions import ClaimActions
 from mesh.cluster.records.encode import build_view, own_prefixes
-from mesh.cluster.share_actions import ShareActions
 from mesh.cluster.worker_removal import WorkerRemoval
 from mesh.config.claim_quotas import claim_quotas
 from mesh.config.name_policy import name_policy
@@ -100,6 +99,7 @@ from mesh.platform.fleet.swarm import SwarmFleet
 from mesh.platform.logs.reading.engine_reader import EngineLogReader
 from mesh.platform.logs.reading.worker_reader import ShipSocketClient, WorkerLogReader
 from mesh.platform.logs.wanted import WantedLogFinder
+from mesh.platform.rollouts.rollout_actions import RolloutActions
 from mesh.platform.rollouts.rollout_watch import RolloutWatch
 from mesh.platform.stacks.acting_daemon import ActingDaemon
 from mesh.platform.stacks.history_keeper import DeployHistoryKeeper
@@ -233,7 +233,7 @@ async def run_daemon(
             context,
         )
         evidence = rollout_evidence(
-            settings, RolloutWatch(), EvidenceSources(loop, context, plane, prober, commands, exits.follow())
+            settings, RolloutWatch(), EvidenceSources(loop, context, plane, prober, commands, exits.follow(), store)
         )
         ring = _event_ring(settings)
         collector = SnapshotCollector(
@@ -273,7 +273,7 @@ async def run_daemon(
             removal=WorkerRemoval(settings.node_name, store),
             history=HistoryHandler(lambda: settings.node_name, collector.history),
             stacks=StackOperations(fleet, SnapshotReadiness(loop.snapshots.observe), store),
-            shares=ShareActions(store),
+            shares=RolloutActions(store),
             logs=_log_reader(settings),
         )
         await api.start()
@@ -291,6 +291,7 @@ async def run_daemon(
                 tasks.create_task(bulkhead.keep_running("logs", _ship_monitor(settings, loop).run), name="logs"),
                 tasks.create_task(bulkhead.keep_running("evidence", evidence.reporter.run), name="evidence"),
                 tasks.create_task(bulkhead.keep_running("checks", evidence.checker.run), name="checks"),
+                tasks.create_task(bulkhead.keep_running("rollouts", evidence.actor.run), name="rollouts"),
                 *(
                     tasks.create_task(bulkhead.keep_running(name, run), name=name)
                     for name, run in _swarm_parts(settings, store, loop, prober)

@@ -1907,6 +1907,68 @@ class Code(Enum):
         again. With roles in etcd, type the lines that `vipmesh cluster roles` prints again.
         """,
     )
+    RELEASE_STEPS = (
+        "VM940",
+        "A label about the steps of a rollout",
+        """
+        `release.steps` are shares that grow, each with the time that it takes at least, or `hold` for one that waits
+        for `vipmesh rollout promote`: `1%,5m;10%,10m;50%,hold`. There are 20 steps at most, and a step takes up to
+        seven days. The message has what is wrong. The steps of the strategy count instead.
+        """,
+    )
+    ROLLOUT_REFUSED = (
+        "VM941",
+        "A rollout cannot do that now",
+        """
+        `vipmesh rollout promote`, `pause`, `resume`, `abort` and `undo` need a rollout in the right phase, which
+        `vipmesh rollout status SERVICE` shows. A service has a rollout if its containers have the labels
+        `routing.release` and `release.strategy` with `canary`, `progressive` or `blue-green`, and a second release of
+        it was started.
+        """,
+    )
+    ROLLOUT_STEP = (
+        "VM942",
+        "A rollout has begun, or has taken its next step",
+        """
+        This is an event. The message has the release, its share of new connections, and what the judge saw or who
+        asked for it.
+        """,
+    )
+    ROLLOUT_ABORTED = (
+        "VM943",
+        "A rollout was aborted",
+        """
+        The new release was bad, its deadline has passed, or an operator aborted it; the message says which. The old
+        release has all new connections again, and the new one gets none: its instances run on, so that you can look at
+        them. Stop them, mend the release, and start it anew; a release of another name begins a rollout at once.
+        """,
+    )
+    ROLLOUT_STUCK = (
+        "VM944",
+        "A rollout does not go on",
+        """
+        The new release is neither good nor bad: too little is known of it, or something speaks against it that is not
+        enough for an end. The message says what. At the deadline, `release.deadline_seconds`, the rollout is aborted.
+        `vipmesh rollout promote SERVICE` takes the next step anyway, `vipmesh rollout abort SERVICE` ends it.
+        """,
+    )
+    ROLLOUT_NOT_WRITTEN = (
+        "VM945",
+        "The next step of a rollout cannot be written to the store",
+        """
+        The store does not answer, or refuses the write. Shares stay as they are, and no step is taken until it answers.
+        To end a rollout meanwhile, stop the instances of the new release. If the role of this worker in etcd lacks the
+        right, type the lines of `vipmesh cluster roles` again.
+        """,
+    )
+    ROLLOUT_DONE = (
+        "VM946",
+        "A rollout is done",
+        """
+        This is an event. The new release has all new connections. The instances of the old one get none any more: stop
+        them when their connections have ended.
+        """,
+    )
     LOG_LABEL = (
         "VM950",
         "A label about logs",

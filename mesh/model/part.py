@@ -38,6 +38,8 @@ class ProblemPart(StrEnum):
     """That no service is scaled, since the usage of all workers cannot be read."""
     ROLLOUTS = "rollouts"
     """Evidence of releases that cannot be told."""
+    ROLLOUT_STEPS = "rollout steps"
+    """Rollouts that were aborted, or do not go on."""
     RELEASE_CHECKS = "release checks"
     """Checks of releases that cannot be run."""
     LOGS = "logs"

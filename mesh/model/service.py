@@ -223,6 +223,42 @@ _CLIENT_FIELDS = attrgetter(*(each.name for each in fields(Service) if each.name
 """The fields of a service that clients share."""
 
 
+class ReleaseStrategy(StrEnum):
+    """A strategy that moves shares, and keeps the old release whole until it is confirmed."""
+
+    CANARY = "canary"
+    PROGRESSIVE = "progressive"
+    BLUE_GREEN = "blue-green"
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseStep:
+    """One step of a rollout."""
+
+    points: int
+    """The share of the new release, in hundredths of a per cent."""
+    seconds: int = 0
+    """How long it takes at least."""
+    is_held: bool = False
+    """Whether it lasts until an operator promotes the release."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRules:
+    """What the labels of an instance say of a rollout of its release."""
+
+    strategy: ReleaseStrategy
+    steps: tuple[ReleaseStep, ...]
+    deadline: int = 3600
+    """Seconds for which it may be neither good nor bad in one step; then the rollout is aborted."""
+    max_failures: float | None = None
+    """Per cent; None: that of the judge."""
+    min_connections: int | None = None
+    """None: that of the judge."""
+    checks: tuple[str, ...] = ()
+    """The labels of its checks, without prefix."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One instance of a service, as the workers share it."""
@@ -262,6 +298,10 @@ class Endpoint:
     slow_start: int = 0
     """Seconds over which its weight grows once it begins to serve (`mesh.control.slow_start`); 0: it has it at once.
     Versions up to 0.1.0 neither write nor read this.
+    """
+    release_rules: ReleaseRules | None = None
+    """How its release takes the place of another one by shares; None: it does not. Versions up to 0.1.0 neither write
+    nor read this.
     """
 
     def with_declared(self, declared: Service | None) -> "Endpoint":

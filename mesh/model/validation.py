@@ -11,8 +11,10 @@ from functools import lru_cache
 from ipaddress import IPv4Address, ip_address
 
 from mesh.model.probe import Probe, ProbeKind, validate_host
+from mesh.model.release_rollout import MAX_ROLLOUT_TEXT, ReleaseRollout
+from mesh.model.release_rules import MAX_STEP_SECONDS, MAX_STEPS
 from mesh.model.release_shares import MAX_SHARED_RELEASES, WHOLE, ReleaseShares
-from mesh.model.service import MAX_SLOW_START, Address, Endpoint, EndpointKey, Name, Service
+from mesh.model.service import MAX_SLOW_START, Address, Endpoint, EndpointKey, Name, ReleaseRules, Service
 
 MAX_TEXT = 512
 """The most characters of an ID, an owner, the name of a worker or a container."""
@@ -94,6 +96,47 @@ def validate_endpoint(endpoint: Endpoint, key: EndpointKey) -> Endpoint:
     return endpoint
 
 
+def _validate_rules(rules: ReleaseRules) -> None:
+    """Check how a release takes the place of another one."""
+    if not 0 < len(rules.steps) <= MAX_STEPS:
+        raise ValueError(f"a rollout has 1 to {MAX_STEPS} steps")
+    for step in rules.steps:
+        validate_number(step.points, 0, WHOLE, "hundredths of a per cent")
+        validate_number(step.seconds, 0, MAX_STEP_SECONDS, "seconds of a step")
+    validate_number(rules.deadline, 1, MAX_STEP_SECONDS, "seconds of a deadline")
+    if rules.max_failures is not None and not 0 <= rules.max_failures <= 100:
+        raise ValueError("failures are 0 to 100 per cent")
+    if rules.min_connections is not None:
+        validate_number(rules.min_connections, 0, 1_000_000, "connections")
+    if not set(rules.checks) <= {"release.check.cmd", "release.check.url"}:
+        raise ValueError("it names a check that does not exist")
+
+
+def validate_rollout(rollout: ReleaseRollout) -> ReleaseRollout:
+    """Return how far a rollout is. Raises ValueError."""
+    validate_text(rollout.owner, "an owner")
+    for text, what in (
+        (rollout.new, "a release"),
+        (rollout.old or "", "a release"),
+        (rollout.actor, "a worker"),
+        (rollout.reason, "a reason"),
+    ):
+        if text:
+            validate_text(text, what)
+    if rollout.new == rollout.old or len(rollout.reason) > MAX_ROLLOUT_TEXT:
+        raise ValueError("it goes from a release to the same, or its reason is too long")
+    if rollout.is_running and rollout.old is None:
+        raise ValueError("it runs without an old release")
+    validate_number(rollout.points, 0, WHOLE, "hundredths of a per cent")
+    validate_number(rollout.beat, 0, 1 << 53, "a count")
+    validate_number(rollout.steps, 0, MAX_STEPS, "steps")
+    validate_number(rollout.step, 0, MAX_STEPS, "the index of a step")
+    for seconds in (rollout.elapsed, rollout.undecided, rollout.absent):
+        if not 0 <= seconds < 1e12:
+            raise ValueError("a time is less than 0 or too long")
+    return rollout
+
+
 def validate_shares(shares: ReleaseShares) -> ReleaseShares:
     """Return the shares of releases. Raises ValueError."""
     validate_text(shares.owner, "an owner")
@@ -112,13 +155,15 @@ def validate_shares(shares: ReleaseShares) -> ReleaseShares:
 
 
 def _validate_process(endpoint: Endpoint) -> None:
-    """Check the run of an endpoint and its own declaration."""
+    """Check the run of an endpoint, its own declaration and the rules of its release."""
     if endpoint.run is not None:
         validate_run(endpoint.run)
     if endpoint.declared is not None:
         validate_service(endpoint.declared)
         if endpoint.declared.owner != endpoint.owner:
             raise ValueError("it declares another service than its own")
+    if endpoint.release_rules is not None:
+        _validate_rules(endpoint.release_rules)
 
 
 def validate_place(id: str, owner: str, name: str | None, address: Address, ports: tuple[int | None, ...]) -> None:

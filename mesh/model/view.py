@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from mesh.model.claims import Claims
 from mesh.model.persistent_map import PersistentMap
+from mesh.model.release_rollout import ReleaseRollout
 from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import (
     Endpoint,
@@ -50,7 +51,9 @@ class ClusterView:
     silent: frozenset[str] = frozenset()
     """Workers whose verdicts are no longer valid: they are gone, or nothing is received from them."""
     shares: Mapping[str, ReleaseShares] = field(default_factory=dict)
-    """The shares of releases that operators have given, by `Service.owner`."""
+    """The shares of releases that operators or rollouts have given, by `Service.owner`."""
+    rollouts: Mapping[str, ReleaseRollout] = field(default_factory=dict)
+    """The rollouts of services, by `Service.owner`."""
     _groups: Mapping[str, EndpointGroup] | None = field(default=None, init=False, compare=False, repr=False)
     _by_key: Mapping[EndpointKey, Endpoint] | None = field(default=None, init=False, compare=False, repr=False)
 

@@ -12,6 +12,7 @@ from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.past_event import MAX_EVENT_TEXT, EventKind, PastEvent
 from mesh.model.problem import Problem, Severity
+from mesh.model.release_rollout import ReleaseRollout, RolloutPhase
 from mesh.model.service import DrainReason, Endpoint, EndpointKey, Health, Service
 from mesh.model.view import ClusterView
 from tests.builders import HTTP_PROBE, WEB_VIP, endpoint, service
@@ -279,3 +280,26 @@ def test_services_that_come_and_go_are_counted_before_they_are_looked_at() -> No
     record, _ = record_events(EventRecord(), there)
     assert recording_effort(record, there) == 0
     assert recording_effort(record, gone) == 40
+
+
+def test_the_steps_of_a_rollout_are_events() -> None:
+    step = ReleaseRollout("demo/web", "v2", "v1", RolloutPhase.STEP, steps=2, points=100, reason="2 instances serve")
+    looks = [
+        None,
+        step,
+        replace(step, elapsed=10.0, reason="2 instances for 10 s, 0 ends"),
+        replace(step, is_paused=True, reason="pause by anna"),
+        replace(step, phase=RolloutPhase.ABORTED, reason="1 instance in a restart loop"),
+        replace(step, phase=RolloutPhase.DONE, reason="promote by anna"),
+    ]
+    record, found = EventRecord(), []
+    for look in looks:
+        known = ClusterView(rollouts={} if look is None else {"demo/web": look})
+        record, events = record_events(record, EventMoment(1.0, "w1", known, known))
+        found += [(each.kind, each.code, each.text) for each in events if each.kind.startswith("rollout-")]
+    assert found == [
+        ("rollout-step", "VM942", "rollout of demo/web: step 1 of 2: 1 % for v2 (2 instances serve)"),
+        ("rollout-step", "VM942", "rollout of demo/web: step 1 of 2: 1 % for v2, paused (pause by anna)"),
+        ("rollout-aborted", "VM943", "rollout of demo/web: v2 was aborted, all for v1 (1 instance in a restart loop)"),
+        ("rollout-done", "VM946", "rollout of demo/web: v2 is in force (promote by anna)"),
+    ]

@@ -1055,6 +1055,19 @@ SECTIONS: dict[str, tuple[Bound, ...]] = {
             "VM117, VM918",
         ),
         Bound(
+            "steps of a rollout; characters of `release.steps`; time of a step and `release.deadline_seconds`",
+            "{mesh.model.release_rules:MAX_STEPS}; {mesh.config.labels.release_rules:_LONGEST}; "
+            "{mesh.model.release_rules:MAX_STEP_SECONDS|s}",
+            _L,
+            "VM940, or VM407 for a record",
+        ),
+        Bound(
+            "characters of a text in the record of a rollout; seconds that count between two looks at it",
+            "{mesh.model.release_rollout:MAX_ROLLOUT_TEXT}; {mesh.platform.rollouts.rollout_steps:MAX_PASSED}",
+            "fixed: a suspended daemon or a clock that jumps must shorten no step",
+            "it is cut; the rest does not count",
+        ),
+        Bound(
             "seconds of a check of a release; of the look-up of its host; releases that one round checks",
             "{mesh.platform.rollouts.release_checker:CHECK_TIMEOUT}; "
             "{mesh.platform.rollouts.release_checker:_RESOLVE_TIMEOUT}; "

@@ -98,6 +98,10 @@ WEB = {
 }
 RESOLVER = {
     "routing.slow_start_seconds": "30",
+    # Without routing.release, so that these leave its record as it was.
+    "release.strategy": "canary",
+    "release.steps": "1%,5m;50%,hold",
+    "release.deadline_seconds": "600",
     "routing.port_53/udp": "dns.shop.test",
     "routing.publish.port_53/udp": "auto",
     "routing.forwarding": "masquerade",

@@ -82,6 +82,7 @@ NEEDS = {
     "rollout": "status x",
     "rollout status": "x",
     "rollout share": "x reset",
+    "rollout promote": "x",
 }
 
 

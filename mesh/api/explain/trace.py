@@ -102,7 +102,7 @@ class ServiceTracer:
         """Return the shares of releases that are in force, in words; empty if none are."""
         if service.owner not in self._shared.weighed:
             return ()
-        by = self._view.shares[service.owner].by
+        by = self._shared.given(service.owner).by
         found = []
         for row in self._shared.releases(service):
             given = "" if row.given is None else f", given {share_text(row.given)}{f' by {by}' if by else ''}"
@@ -372,7 +372,7 @@ class ServiceTracer:
 
     def _no_share(self, endpoint: Endpoint) -> Reason:
         """Return the reason why the shares of releases leave nothing to an endpoint that would serve."""
-        shares = self._view.shares[endpoint.owner]
+        shares = self._shared.given(endpoint.owner)
         whose = f"release {endpoint.release}" if endpoint.release else "the endpoints without a release"
         by = f", given by {shares.by}" if shares.by else ""
         is_given = (endpoint.release or "") in shares.given

@@ -1,4 +1,4 @@
-"""Answers `POST /v1/rollouts/share`, which leaves two audit lines."""
+"""Answers `POST /v1/rollouts/share` and the verbs of rollouts beside it, which leave two audit lines each."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -10,7 +10,9 @@ from aiohttp import web
 from mesh.api.http.actions import ActionsHandler
 from mesh.api.http.auth import describe_client, quote_untrusted, refusal_response
 from mesh.api.http.connections import read_body
+from mesh.model.release_rollout import ReleaseRollout
 from mesh.model.release_shares import MAX_SHARED_RELEASES, ReleaseShares
+from mesh.platform.rollouts.rollout_steps import RolloutWish
 
 _EXAMPLE = '{"service": "...", "shares": {"v2": 10}}'
 
@@ -25,6 +27,14 @@ class ReleaseShareService(Protocol):
     async def reset(self, service: str) -> ReleaseShares:
         """Take all shares of a service back; return what is left."""
         ...
+
+    async def wish(self, service: str, wish: RolloutWish, by: str) -> ReleaseRollout:
+        """Do this to the rollout of a service; return how far it is."""
+        ...
+
+
+class _RolloutRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    service: str
 
 
 class _SharesRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,6 +71,23 @@ class ReleaseSharesHandler:
         )
         what = f"rollout share {quote_untrusted(asked.service)} {quote_untrusted(words)} by {who}"
         return await self._actions.carry_out(what, act)
+
+    async def wish(self, wish: RolloutWish, request: web.Request) -> web.Response:
+        """Do this to the rollout of the service that the body names."""
+        if (service := self._service) is None:
+            return refusal_response(409, "this worker knows no rollouts; ask a daemon that `vipmesh run` started")
+        try:
+            asked = msgspec.json.decode(await read_body(request), type=_RolloutRequest)
+        except (ValueError, RecursionError) as error:
+            return self._actions.refuse(f"rollout {wish}", request, error, '{"service": "..."}')
+        who = describe_client(request)
+
+        async def act() -> tuple[web.Response, str]:
+            now = await service.wish(asked.service, wish, who)
+            answer = {"service": now.owner, "phase": now.phase, "state": now.words, "reason": now.reason}
+            return web.json_response(answer), quote_untrusted(now.owner)
+
+        return await self._actions.carry_out(f"rollout {wish} {quote_untrusted(asked.service)} by {who}", act)
 
 
 def points_of(shares: Mapping[str, int | float]) -> Mapping[str, int]:

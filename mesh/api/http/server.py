@@ -54,6 +54,7 @@ from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.model.part import DaemonPart
 from mesh.platform.logs.reading.worker_reader import ServiceLogSource
+from mesh.platform.rollouts.rollout_steps import RolloutWish
 from mesh.util.bulkhead import Bulkhead
 from mesh.util.private_socket import listen_privately
 
@@ -278,7 +279,10 @@ class AdminApi:
         app.router.add_get("/v1/claims", claims.get)
         app.router.add_post("/v1/claims/free", claims.free)
         app.router.add_post("/v1/claims/move", claims.move)
-        app.router.add_post("/v1/rollouts/share", ReleaseSharesHandler(self._shares, actions).post)
+        rollouts = ReleaseSharesHandler(self._shares, actions)
+        app.router.add_post("/v1/rollouts/share", rollouts.post)
+        for wish in RolloutWish:
+            app.router.add_post(f"/v1/rollouts/{wish}", partial(rollouts.wish, wish))
         app.router.add_post("/v1/workers/remove", WorkerRemovalHandler(self._removal, actions).post)
         stacks = StacksHandler(self._stacks, lambda: self._observe().facts.worker, self._channel, actions)
         app.router.add_get("/v1/stacks", stacks.get)

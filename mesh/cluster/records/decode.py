@@ -11,6 +11,7 @@ import msgspec
 from mesh.model.codes import Code
 from mesh.model.probe import Probe
 from mesh.model.problem import Problem, Severity
+from mesh.model.release_rollout import ReleaseRollout
 from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
 from mesh.model.validation import (
@@ -18,6 +19,7 @@ from mesh.model.validation import (
     validate_endpoint,
     validate_name,
     validate_port,
+    validate_rollout,
     validate_service,
     validate_shares,
     validate_text,
@@ -195,6 +197,7 @@ RecordFact: TypeAlias = (
     | EndpointVerdict
     | DaemonPresence
     | ReleaseShares
+    | ReleaseRollout
     | Endpoint
 )
 """The meaning of one record."""
@@ -287,8 +290,8 @@ def _claim(parts: list[str], value: bytes) -> RecordFact | None:
             if service.owner != owner:
                 raise ValueError("it is about another service than its key")
             return DeclarationClaim(service)
-        case ["shares", owner]:
-            return _shares(owner, _read(value, SharesRecord))
+        case ["shares" | "rollouts" as kind, owner]:
+            return _shares(owner, _read(value, SharesRecord)) if kind == "shares" else _rollout(owner, value)
         case ["ports", transport, port]:
             return _held_port(transport, port, _read(value, PortRecord))
     return None
@@ -297,6 +300,13 @@ def _claim(parts: list[str], value: bytes) -> RecordFact | None:
 def _shares(owner: str, record: SharesRecord) -> ReleaseShares:
     among = tuple(sorted(set(record.among)))
     return validate_shares(ReleaseShares(owner, record.shares, among, record.by))
+
+
+def _rollout(owner: str, value: bytes) -> ReleaseRollout:
+    rollout = validate_rollout(_read(value, ReleaseRollout))
+    if rollout.owner != owner:
+        raise ValueError("it is about another service than its key")
+    return rollout
 
 
 def _held_port(transport: str, port: str, held: PortRecord) -> PortClaim:

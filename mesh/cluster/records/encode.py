@@ -10,6 +10,7 @@ problem, never raised as an exception: one broken record must not stop the other
     claims/ports/<transport>/<port>     {"name", "container_port"}
     claims/declarations/<owner>         a `Service` without a probe   the declaration in force
     claims/shares/<owner>               {"shares", "among", "by"}     of releases, given by operators
+    claims/rollouts/<owner>             a `ReleaseRollout`            how far the rollout of a service is
     claims/older-names                  {"names"}                     served before `[names] allow` existed; once
     claims/idle/..., claims/clock       how long claims have not been declared (`mesh.cluster.claim_usage`)
     stacks/<project>                    {"deploys"}                   (`mesh.platform.stacks.kept_deploys`)
@@ -50,6 +51,7 @@ from mesh.cluster.records.decode import (
 from mesh.cluster.records.view_builder import ViewBuilder
 from mesh.model.past_event import bounded_text
 from mesh.model.problem import Problem
+from mesh.model.release_rollout import ReleaseRollout
 from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import Address, Endpoint, EndpointKey, Health, Name, Service, Transport
 from mesh.model.validation import MAX_TEXT
@@ -62,6 +64,8 @@ CLAIMS_PREFIX = "claims/"
 """The key prefix of all claims."""
 SHARES_PREFIX = "claims/shares/"
 """The key prefix of the shares of releases. It is among the claims, which every worker may write and restores."""
+ROLLOUTS_PREFIX = "claims/rollouts/"
+"""The key prefix of rollouts, likewise."""
 
 
 def encode_service_claim(name: Name, vip: Address) -> dict[str, bytes]:
@@ -101,6 +105,11 @@ def encode_shares(shares: ReleaseShares) -> dict[str, bytes]:
     """The record of the shares of the releases of a service."""
     record = SharesRecord(dict(sorted(shares.given.items())), shares.among, bounded_text(shares.by, MAX_TEXT))
     return {record_key("claims", "shares", shares.owner): _value(record)}
+
+
+def encode_rollout(rollout: ReleaseRollout) -> dict[str, bytes]:
+    """The record of how far the rollout of a service is."""
+    return {record_key("claims", "rollouts", rollout.owner): _value(rollout)}
 
 
 def encode_declaration_claim(service: Service) -> dict[str, bytes]:
@@ -212,7 +221,7 @@ def _runs(worker: str, endpoint: Endpoint) -> tuple[str, bytes]:
     # Only a declaration has sets, whose order differs from one process to the next.
     record = msgspec.to_builtins(endpoint, order=None if endpoint.declared is None else "deterministic")
     # Such a record is the same as that of a version without these fields: it is not written again.
-    for optional in ("run", "declared", "asked_weight"):
+    for optional in ("run", "declared", "asked_weight", "release_rules"):
         if record[optional] is None:
             del record[optional]
     if not endpoint.slow_start:

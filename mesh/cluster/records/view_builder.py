@@ -35,6 +35,7 @@ from mesh.model.claims import Claims
 from mesh.model.codes import Code
 from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.problem import Problem, Severity
+from mesh.model.release_rollout import ReleaseRollout
 from mesh.model.release_shares import ReleaseShares
 from mesh.model.service import Address, Endpoint, EndpointKey, Name, Service, Transport
 from mesh.model.view import ClusterView, EndpointGroup, group_endpoints
@@ -78,6 +79,7 @@ class ViewBuilder:
         self._verdicts = RecordVerdicts()
         self._groups: PersistentMap[str, EndpointGroup] = PersistentMap()
         self._shares: PersistentMap[str, ReleaseShares] = PersistentMap()
+        self._rollouts: PersistentMap[str, ReleaseRollout] = PersistentMap()
         self._view = ClusterView(health=self._verdicts.health, shares=self._shares).with_index(self._groups)
         self._problems: tuple[Problem, ...] = ()
         self._touched = _ChangedParts()
@@ -135,6 +137,8 @@ class ViewBuilder:
                 self._declared.setdefault(service.owner, {})[where] = fact
             case ReleaseShares():
                 self._shares = self._shares.changed({fact.owner: fact})
+            case ReleaseRollout():
+                self._rollouts = self._rollouts.changed({fact.owner: fact})
             case Problem():
                 self._broken[where] = fact
             case None:
@@ -153,6 +157,8 @@ class ViewBuilder:
                 del self._declared[service.owner][where]
             case ReleaseShares():
                 self._shares = self._shares.changed({fact.owner: None})
+            case ReleaseRollout():
+                self._rollouts = self._rollouts.changed({fact.owner: None})
             case Problem():
                 del self._broken[where]
             case None:
@@ -168,8 +174,8 @@ class ViewBuilder:
                 touched.endpoints[fact.key] = fact if is_there else None
                 touched.groups.add(fact.owner)
                 self._verdicts.touch(fact.key)
-            case EndpointVerdict() | DaemonPresence() | ReleaseShares():
-                pass  # verdicts track their own changes, and nothing is indexed by shares
+            case EndpointVerdict() | DaemonPresence() | ReleaseShares() | ReleaseRollout():
+                pass  # verdicts track their own changes, and nothing is indexed by shares or rollouts
             case ServiceDeclaration(_, service):
                 touched.owners.add(service.owner)
             case Problem():
@@ -200,7 +206,7 @@ class ViewBuilder:
         endpoints = self._endpoints_in_order() if touched.endpoints else before.endpoints
         groups = {owner: self._grouped(owner) for owner in owners | touched.groups}
         self._groups = self._groups.changed(groups)
-        view = ClusterView(services, endpoints, claims, shares=self._shares)
+        view = ClusterView(services, endpoints, claims, shares=self._shares, rollouts=self._rollouts)
         return self._verdicts.applied_to(view, before).with_index(self._groups, self._by_key)
 
     def _services(self, owners: set[str], claims: Claims) -> tuple[Service, ...]:

@@ -25,6 +25,7 @@ from mesh.model.service import (
     Forwarding,
     Name,
     PortPublication,
+    ReleaseRules,
     Route,
     Scheduler,
     SchedulerFlag,
@@ -56,6 +57,8 @@ class ParsedLabels:
     """How many instances the service has, 1..1000; None if no label says it."""
     slow_start: int = 0
     """Seconds over which the endpoint's weight grows when it begins to serve, 1..900; 0 for not at all."""
+    rules: ReleaseRules | None = None
+    """How its release takes the place of another one by shares; None: it does not."""
 
 
 def parse_labels(
@@ -94,24 +97,27 @@ def parse_labels(
         from mesh.config.labels.auto_scaling import check_auto_scaling  # noqa: PLC0415 -- few have these labels
 
         check_auto_scaling(sheet)
+    rules = None
     if sheet.starting_with("release."):
         from mesh.config.labels.release_checks import check_release_labels  # noqa: PLC0415 -- few have these labels
+        from mesh.config.labels.release_rules import read_release_rules  # noqa: PLC0415 -- few have these labels
 
         check_release_labels(sheet, commands)
+        rules = read_release_rules(sheet)
     if not sheet.has_port_labels:
         sheet.warn_without_service()
     name = routes[0].name if routes else _own_name(sheet, owner, domain) if publishes else None
     service = None
     if name is not None:
         service = Service(owner, name, routes, publishes, fixed_vip, scheduler, persistence, probe, flags)
-    return ParsedLabels(service, settings, release, tuple(sheet.problems), scale, slow_start)
+    ruled = rules if release else None
+    return ParsedLabels(service, settings, release, tuple(sheet.problems), scale, slow_start, ruled)
 
 
 def _check_stack_labels(sheet: LabelReader) -> None:
     """Report the labels that `vipmesh deploy` acts on and whose values it could not read."""
     for name in ("global", "latest_image", "rolling_updates"):
         sheet.take(name, values.parse_flag, False)
-    sheet.take("release.strategy", values.parse_strategy, "")
     # The platform that the label comes from takes everything that is no number as 1.
     if sheet.has("rolling_updates.parallelism") and not sheet.has("rolling_updates"):
         remedy = "add rolling_updates or remove it"

@@ -65,6 +65,8 @@ STACK_LABELS = (
     "depends",
     "latest_image",
     "release.strategy",
+    "release.steps",
+    "release.deadline_seconds",
     "release.max_failures",
     "release.min_connections",
     "rolling_updates",

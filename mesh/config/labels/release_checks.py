@@ -119,8 +119,6 @@ def check_release_labels(sheet: LabelReader, commands: bool) -> None:
         reason = "it is run by a container engine, but this endpoint has none"
         sheet.warn(Code.PROBE_COMMAND_WITHOUT_ENGINE, CHECK_COMMAND, reason, f"write a {CHECK_URL}")
     sheet.take(CHECK_URL, parse_check_url, None)
-    sheet.take(MAX_FAILURES, parse_max_failures, 0.0)
-    sheet.take(MIN_CONNECTIONS, parse_min_connections, 0)
 
 
 def read_release_checks(labels: Mapping[str, str]) -> ReleaseChecks:

@@ -311,10 +311,12 @@ def parse_flag(text: str) -> bool:
 
 
 def parse_strategy(text: str) -> str:
-    """Parse how a new release takes the place of the old one: `rolling` or `replace`."""
-    if text not in ("rolling", "replace"):
+    """Parse how a new release takes the place of the old one: `rolling`, `replace`, or one by shares."""
+    if text not in ("rolling", "replace", "canary", "progressive", "blue-green"):
         raise LabelRefusedError(
-            Code.VALUE_OUT_OF_RANGE, f"{quote_value(text)} is no strategy of a release", "write rolling or replace"
+            Code.VALUE_OUT_OF_RANGE,
+            f"{quote_value(text)} is no strategy of a release",
+            "write rolling, replace, canary, progressive or blue-green",
         )
     return text
 

@@ -15,8 +15,9 @@ from mesh.api.http.release_shares import points_of
 from mesh.api.http.server import AdminApi
 from mesh.cli.main import main
 from mesh.cli.rollout import parse_shares, rollout_document, rollout_lines
-from mesh.cluster.records.encode import build_view, encode_name_claim, encode_registration
-from mesh.cluster.share_actions import ShareActions
+from mesh.cluster.records.encode import build_view, encode_name_claim, encode_registration, encode_rollout
+from mesh.model.release_rollout import ReleaseRollout, RolloutPhase
+from mesh.platform.rollouts.rollout_actions import RolloutActions
 from mesh.testing.store import MemoryCluster, MemoryStore
 from tests.api.http.test_openapi import DESCRIBED
 from tests.api.http.worker import client, socket_of
@@ -35,7 +36,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[MemoryCluster]:
     """A store with a service of two releases, behind an admin API."""
     cluster = MemoryCluster()
     cluster.write({**encode_name_claim("web.test", "shop/web"), **encode_registration("w1", [WEB], ENDPOINTS)})
-    api = AdminApi(socket_of(tmp_path), lambda: OBSERVED, shares=ShareActions(MemoryStore(cluster, "w1")))
+    api = AdminApi(socket_of(tmp_path), lambda: OBSERVED, shares=RolloutActions(MemoryStore(cluster, "w1")))
     await api.start()
     yield cluster
     await api.stop()
@@ -168,3 +169,44 @@ def test_counts_that_are_missing_or_were_reset() -> None:
     assert [(row.opened, row.measured) for row in found.releases] == [(None, None), (None, None)]
     nothing = rollout_document(of((1, 1), releases=[]), of((1, 1), releases=[], vip=None), 2.0)
     assert "set the label routing.release" in list(rollout_lines(nothing))[1]
+
+
+LED = {
+    "pause": "step 1 of 2: 1 % for v2, paused",
+    "abort": "v2 was aborted, all for v1",
+    "undo": "v2 was aborted, all for v1",
+}
+
+
+@pytest.mark.parametrize("verb", LED)
+async def test_operators_lead_a_rollout(
+    tmp_path: Path,
+    cluster: MemoryCluster,
+    verb: str,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    state = LED[verb]
+    step = ReleaseRollout("shop/web", "v2", "v1", RolloutPhase.STEP, steps=2, points=100)
+    cluster.change(encode_rollout(step))
+    assert await vipmesh(tmp_path, verb, "web.test") == 0
+    assert capsys.readouterr().out == f"shop/web: {state}\n"
+    rollout = build_view(cluster.records)[0].rollouts["shop/web"]
+    assert rollout.words == state
+    assert rollout.reason.startswith(f"{verb} by uid ")
+    assert f'audit: rollout {verb} "web.test" by uid ' in caplog.text
+    assert await vipmesh(tmp_path, "resume", "shop/web", "--json") == (0 if verb == "pause" else 1)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["action"], found["service"]) == ("resume", "shop/web")
+    assert found["code"] == (None if verb == "pause" else "VM941")
+
+
+async def test_a_service_without_a_rollout_is_told_so(
+    tmp_path: Path, cluster: MemoryCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    revision = cluster.revision
+    assert await vipmesh(tmp_path, "promote", "shop/web") == 1
+    assert "shop/web has no rollout; see `vipmesh rollout status`" in capsys.readouterr().err
+    assert cluster.revision == revision
+    assert await vipmesh(tmp_path, "promote", "shop/web", "v2=10") == 2

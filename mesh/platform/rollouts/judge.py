@@ -248,7 +248,7 @@ def _hit(old: ReleaseEvidence, limits: JudgeLimits) -> Mapping[_Measure, str]:
 def _massive_failure(old: ReleaseEvidence) -> str | None:
     """Return how most of the old release fails; None if it does not."""
     if old.exits and old.exits >= _MASS * old.instances:
-        return f"{old.exits} ends of {_instances(old.instances)}"
+        return f"{_ends(old.exits)} of {_instances(old.instances)}"
     if old.failed_probes and old.failed_probes >= _MASS * old.probes:
         return f"{_of(old.failed_probes, old.probes)} probes failed"
     connections = old.connections
@@ -260,11 +260,11 @@ def _massive_failure(old: ReleaseEvidence) -> str | None:
 
 def _process_failures(release: ReleaseEvidence, limits: JudgeLimits) -> Iterator[str]:
     if release.out_of_memory:
-        yield f"{release.out_of_memory} ends out of memory"
+        yield f"{_ends(release.out_of_memory)} out of memory"
     if release.looping:
         yield f"{_instances(release.looping)} in a restart loop"
     if _is_over(release.exits, release.instances, limits):
-        yield f"{release.exits} ends of processes in {_instances(release.instances)}"
+        yield f"{_ends(release.exits)} of processes in {_instances(release.instances)}"
 
 
 def _probe_failures(release: ReleaseEvidence, limits: JudgeLimits, at_least: int = 1) -> Iterator[str]:
@@ -320,7 +320,7 @@ def _missing(new: ReleaseEvidence, limits: JudgeLimits, checks: Sequence[CheckEv
 
 
 def _good(new: ReleaseEvidence, checks: Iterable[CheckEvidence]) -> Iterator[str]:
-    yield f"{_instances(new.instances)} for {new.seconds:.0f} s, {new.exits} ends"
+    yield f"{_instances(new.instances)} for {new.seconds:.0f} s, {_ends(new.exits)}"
     if new.probes:
         yield f"{_of(new.failed_probes, new.probes)} probes failed"
     connections = new.connections
@@ -343,6 +343,10 @@ def _is_over(failed: int, of: int, limits: JudgeLimits) -> bool:
 
 def _of(part: int, whole: int) -> str:
     return f"{part} of {max(part, whole)}"
+
+
+def _ends(count: int) -> str:
+    return f"{count} end" + ("" if count == 1 else "s")
 
 
 def _instances(count: int) -> str:

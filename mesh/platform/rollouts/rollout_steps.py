@@ -149,14 +149,15 @@ def _run(rollout: ReleaseRollout, seen: RolloutSight, passed: float) -> ReleaseR
     if not seen.releases:
         return rollout  # the view of a daemon that has just begun, or of a store that was lost
     new, old = seen.releases.get(rollout.new), seen.releases.get(rollout.old or "")
+    # Also of instances that are gone: their ends are what is bad. Without an old release there is nothing to go back to.
+    if seen.verdict.outcome is JudgeOutcome.BAD and old is not None:
+        return _aborted(rollout, "; ".join(seen.verdict.reasons))
     if new is None or new.rules is None:
         rollout = _absent(rollout, passed)
         gone = rollout.absent >= GONE_SECONDS
         return _aborted(rollout, "no instance of the new release is there any more") if gone else rollout
-    if seen.verdict.outcome is JudgeOutcome.BAD:
-        return _aborted(rollout, "; ".join(seen.verdict.reasons))
     if old is None:
-        # There is nothing to go back to. It goes on only while that may be an accident.
+        # It goes on only while that may be an accident.
         rollout = _absent(rollout, passed)
         gone = rollout.absent >= GONE_SECONDS
         return _done(rollout, "no instance of the old release is there any more") if gone else rollout

@@ -86,6 +86,12 @@ def test_a_progressive_rollout_to_its_end() -> None:
     assert on(rollout, seen(v2=2)).old is None, "the old instances were stopped"
 
 
+def test_a_release_whose_instances_have_ended_is_bad_at_once_unless_nothing_else_serves() -> None:
+    begun = replace(BEGUN, phase=STEP, points=100)
+    assert on(begun, seen(BAD, v1=2)).phase is ABORTED
+    assert on(begun, seen(BAD, v2=2)).phase is STEP, "there is nothing to go back to"
+
+
 @pytest.mark.parametrize("phase", [START, WARM, STEP, HOLD, CONFIRM])
 @pytest.mark.parametrize("is_paused", [False, True])
 def test_a_bad_verdict_takes_everything_back_in_one_pass(phase: RolloutPhase, is_paused: bool) -> None:

@@ -122,7 +122,7 @@ class Autoscaler(ServiceScaler):
         decision = moment.decision
         if moment.changes:
             log.info("autoscaling: %s", decision.line, extra=Code.AUTOSCALED.extra)
-        elif before is not None and before.reason is not decision.reason:
+        elif before is None or before.reason is not decision.reason:
             log.debug("autoscaling: %s", decision.line)
 
     def _report(self, error: StoreError | None) -> None:

@@ -27,7 +27,7 @@ SERVICE_LABEL = "mesh.service"
 _COMPOSE, _SWARM = "com.docker.compose.", "com.docker.swarm."
 _PROJECT, _SERVICE, _ONE_OFF = f"{_COMPOSE}project", f"{_COMPOSE}service", f"{_COMPOSE}oneoff"
 _STACK, _SWARM_SERVICE = "com.docker.stack.namespace", f"{_SWARM}service.name"
-_KEPT_PREFIXES = (*LABEL_PREFIXES, _COMPOSE, _SWARM, _STACK)
+_KEPT_PREFIXES = (*LABEL_PREFIXES, SCALED_LABEL, _COMPOSE, _SWARM, _STACK)
 _OWNER_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 _SHOWN = 80
 """Characters of a label that are shown."""

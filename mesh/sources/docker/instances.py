@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from itertools import pairwise
 
 from mesh.config.labels.parse import LABEL_PREFIXES, ParsedLabels, parse_labels
+from mesh.config.labels.reader import SCALED_LABEL
 from mesh.config.labels.values import escape_unprintable
 from mesh.config.settings import EndpointAddress
 from mesh.model.codes import Code
@@ -48,6 +49,8 @@ _OTHERS_HAVE_NO_WAY = frozenset({"bridge", "overlay", "nat"})
 """Network drivers whose addresses other workers cannot reach unless there are routes to them."""
 _CHAIN = 8
 """Maximum number of containers in a chain of which each uses the network of the next."""
+
+_KEPT_LABELS = (*LABEL_PREFIXES, SCALED_LABEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +207,7 @@ def _instance(container: ContainerSummary, state: _EngineState) -> tuple[Instanc
             f"what the engine tells of it cannot be read: {escape_unprintable(container.unreadable)}",
             "look at it with `docker inspect`, and start it again",
         )
-    labels = {key: value for key, value in (container.labels or {}).items() if key.startswith(LABEL_PREFIXES)}
+    labels = {key: value for key, value in (container.labels or {}).items() if key.startswith(_KEPT_LABELS)}
     if not labels or container.state not in ("running", "paused") or is_test(container):
         return None, ()
     most, length = state.rules.most_labels, state.rules.label_length

@@ -91,7 +91,7 @@ def test_one_that_works_is_good_after_ten_seconds_and_never_anything_else() -> N
     [
         (Application(refused=lambda second: second // 2), 5, "were refused"),  # one in ten
         (Application(reset=lambda second: second), 5, "were reset"),
-        (Application(exits=lambda second: second % 4 == 3), 4, "ends of processes"),
+        (Application(exits=lambda second: second % 4 == 3), 4, "of processes"),
         (
             Application(probe=lambda second: Verdict(second % 4 == 0, "refused", 0.01, float(second))),
             6,

@@ -43,9 +43,9 @@ def test_a_release_that_does_as_the_old_one_is_good() -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"out_of_memory": 1}, "1 ends out of memory"),
+        ({"out_of_memory": 1}, "1 end out of memory"),
         ({"looping": 1}, "1 instance in a restart loop"),
-        ({"exits": 1}, "1 ends of processes in 1 instance"),
+        ({"exits": 1}, "1 end of processes in 1 instance"),
         ({"failed_probes": 2}, "2 of 12 probes failed"),
         ({"endpoints": {"w1/b": failing(REFUSED, 10)}}, "10 of 100 connections were refused"),
         ({"endpoints": {"w1/b": failing(UNANSWERED, 10)}}, "10 of 100 connections were unanswered"),

@@ -1,11 +1,12 @@
 """One engine for all tests of this folder, which each test leaves empty."""
 
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.netns import Namespace
-from tests.system.docker.engine import CLIENT, HOST, Engine, running_engine
+from tests.system.docker.engine import CLIENT, HOST, Engine, missing, root_archive, running_engine
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +35,25 @@ def client(engine: Engine) -> Iterator[Namespace]:
     yield other
     engine.namespace.ip("link delete eth0")
     other.close()
+
+
+START = 'CMD ["sh", "-c", "trap \'exit 0\' TERM; httpd -f -p 80 -h /www & wait"]'
+
+
+@pytest.fixture
+def swarm_engine() -> Iterator[Engine]:
+    """An engine of the test's own, which is part of no swarm yet."""
+    reason = missing()
+    if reason is not None:
+        pytest.skip(reason)
+    namespace = Namespace()
+    namespace.ip("link set lo up")
+    engine = Engine(namespace)
+    try:
+        engine.start()
+        engine.docker("import", "--change", START, "-", "test_service", given=root_archive())
+        yield engine
+    finally:
+        # Else the swarm starts again what is removed.
+        subprocess.run(engine.command("swarm", "leave", "--force"), capture_output=True, check=False, timeout=50)
+        engine.close()

@@ -1,8 +1,6 @@
 """A stack from its first deploy to its end: a real engine as a swarm of its own, a real daemon, requests by name."""
 
 import json
-import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,7 @@ from typing import Any
 import pytest
 
 from mesh.control.graceful_stop import REAL_SIGNAL
-from tests.netns import Namespace
-from tests.system.docker.engine import Engine, missing, root_archive
+from tests.system.docker.engine import Engine
 from tests.system.docker.worker import Worker, worker
 from tests.system.e2e.programs import VIPMESH, call, eventually
 from tests.system.e2e.programs import status as status_of
@@ -31,26 +28,6 @@ services:
       aliyun.probe.timeout_seconds: "2"
 volumes: {cache: }
 """
-START = 'CMD ["sh", "-c", "trap \'exit 0\' TERM; httpd -f -p 80 -h /www & wait"]'
-
-
-@pytest.fixture
-def swarm_engine() -> Iterator[Engine]:
-    """An engine of the test's own, which is part of no swarm yet."""
-    reason = missing()
-    if reason is not None:
-        pytest.skip(reason)
-    namespace = Namespace()
-    namespace.ip("link set lo up")
-    engine = Engine(namespace)
-    try:
-        engine.start()
-        engine.docker("import", "--change", START, "-", "test_service", given=root_archive())
-        yield engine
-    finally:
-        # Else the swarm starts again what is removed.
-        subprocess.run(engine.command("swarm", "leave", "--force"), capture_output=True, check=False, timeout=50)
-        engine.close()
 
 
 async def vipmesh(mesh: Worker, verb: str, *arguments: str, status: int = 0) -> str:

@@ -29,6 +29,7 @@ from mesh.model.errors import CodedText
 from mesh.model.problem import Notices, Problem, Severity
 from mesh.model.release_rollout import RolloutPhase
 from mesh.model.service import Address, EndpointKey, Name, Service, WeightOrigin
+from mesh.model.service_scaling import ServiceScaling
 from mesh.model.table import RealKey, Table, TrafficCounters, VirtualKey
 from mesh.model.view import ClusterView
 
@@ -195,6 +196,8 @@ class WorkerStatus:
     """
     acting: str | None = None
     """The worker whose daemon acts for the swarm; None if it is not known, or the engine is part of no swarm."""
+    autoscaling: tuple[ServiceScaling, ...] = ()
+    """What autoscaling has decided last of each service, if this worker acts for the swarm; empty in events."""
     logs: CollectedLogs | None = None
     """How far `vipmesh ship` is; None if nothing answers and no container asks for it, and in events."""
 
@@ -492,6 +495,7 @@ def worker_status(
         workers=worker_rows(facts.worker, found, observed.admin_addresses),
         notices=status_notices(notices(observed)),
         acting=observed.acting,
+        autoscaling=() if detail is StatusDetail.EVENTS else observed.scaling,
         logs=None if detail is StatusDetail.EVENTS else observed.collected,
     )
 

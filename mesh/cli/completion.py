@@ -42,6 +42,7 @@ _KINDS = {
     "weight": ("endpoints",),
     "ps": ("services",),
     "rebalance": ("services",),
+    "autoscaling": ("services",),
     "rollout": ("services",),
     "claims": ("services",),
     "roles": ("workers",),

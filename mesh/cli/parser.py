@@ -204,6 +204,11 @@ def _add_stacks(verbs: _Verbs) -> None:
     _waits(rebalance)
     rebalance.set_defaults(of="rebalance")
 
+    autoscaling = verbs.add_parser("autoscaling", help="show how many instances each scaled service gets, and why")
+    autoscaling.add_argument("service", nargs="?", metavar="SERVICE", help="or PROJECT/SERVICE (default: all)")
+    _asks(autoscaling)
+    autoscaling.set_defaults(of="autoscaling")
+
     history = verbs.add_parser("history", help="show who deployed what of a project, and when")
     history.add_argument("project", metavar="PROJECT")
     _asks(history)
@@ -438,7 +443,7 @@ _VERBS: Mapping[str, Callable[[_Verbs], None]] = MappingProxyType(
         "events": _add_events,
         "logs": _add_logs,
         "test": _add_test,
-        **dict.fromkeys(("deploy", "undeploy", "ps", "scale", "rebalance", "history"), _add_stacks),
+        **dict.fromkeys(("deploy", "undeploy", "ps", "scale", "rebalance", "autoscaling", "history"), _add_stacks),
         **dict.fromkeys(("drain", "maintenance", "undrain", "stop", "weight"), _add_actions),
         "rollout": _add_rollout,
         "claims": _add_claims,

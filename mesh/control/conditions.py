@@ -9,6 +9,7 @@ from mesh.dataplane.operations import Operation
 from mesh.model.codes import Code
 from mesh.model.part import ProblemPart
 from mesh.model.problem import Problem
+from mesh.model.service_scaling import ServiceScaling
 from mesh.util.bulkhead import INTERNAL_ERRORS, InternalErrors
 from mesh.util.conditions import Conditions
 
@@ -26,6 +27,8 @@ class LoopConditions(Conditions):
     """Operations that the data plane refused in the last pass."""
     acting: str | None = None
     """The worker whose daemon acts for the swarm; None if that is not known, or there is no swarm."""
+    scaling: tuple[ServiceScaling, ...] = ()
+    """What autoscaling has decided last of each service; empty while another daemon acts for the swarm."""
     repairs: int = 0
     """The number of outside changes that were repaired since the start."""
     internal_errors: InternalErrors = INTERNAL_ERRORS

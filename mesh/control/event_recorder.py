@@ -53,7 +53,14 @@ MAX_WAITING = 1000
 """The most events that wait for the disk; the oldest ones are lost first."""
 
 _ALREADY_LOGGED = frozenset(
-    {EventKind.CONFLICT, EventKind.LABEL_REFUSED, EventKind.PROBLEM_BEGAN, EventKind.REPAIRED, EventKind.GAP}
+    {
+        EventKind.CONFLICT,
+        EventKind.LABEL_REFUSED,
+        EventKind.PROBLEM_BEGAN,
+        EventKind.REPAIRED,
+        EventKind.GAP,
+        EventKind.SERVICE_SCALED,
+    }
 )
 """Kinds of events whose lines in the log come from the part that found them."""
 _SERVICE, _WORKERS = "service/", "workers"

@@ -21,6 +21,7 @@ from mesh.model.persistent_map import PersistentMap, changed_keys
 from mesh.model.problem import Problem, Severity
 from mesh.model.release_rollout import RolloutPhase
 from mesh.model.service import Address, DrainReason, Endpoint, EndpointKey, Health, Name, Service, same_run
+from mesh.model.service_scaling import ServiceScaling
 from mesh.model.view import ClusterView, EndpointGroup
 
 CONFLICTS = frozenset({Code.NAME_TAKEN, Code.VIP_TAKEN, Code.PUBLISHED_PORT_TAKEN, Code.PUBLISHED_PORT_IN_USE})
@@ -97,6 +98,8 @@ class EventRecord:
     """Other conditions, like `EventMoment.troubles`; not kept across a restart either."""
     repairs: int = 0
     """The number of reverted changes since the start of the daemon."""
+    scaling: tuple[ServiceScaling, ...] = ()
+    """The last decisions of autoscaling that were recorded; not kept across a restart."""
     known: ClusterView | None = None
     """The view that was recorded; None after a start."""
     traffic: ClusterView | None = None
@@ -126,6 +129,8 @@ class EventMoment:
     """
     repairs: int = 0
     """The number of changes from outside that were reverted since the start."""
+    scaling: tuple[ServiceScaling, ...] = ()
+    """What autoscaling has decided last of each service."""
     probe_answer: Callable[[EndpointKey], str | None] = lambda _: None
     """Returns the last answer to the probe of an endpoint; None if it is not known."""
     drained_by: Mapping[str, str] = field(default_factory=dict)
@@ -161,6 +166,7 @@ def record_events(before: EventRecord, moment: EventMoment) -> tuple[EventRecord
     events += _worker_events(before, moment)
     events += _problem_events(before, moment, services)
     events += _trouble_events(before.troubles, moment)
+    events += _scaling_events(before, moment)
     if moment.repairs > before.repairs:
         count = moment.repairs - before.repairs
         text = (
@@ -180,6 +186,7 @@ def record_events(before: EventRecord, moment: EventMoment) -> tuple[EventRecord
             moment.problems,
             moment.troubles,
             moment.repairs,
+            moment.scaling,
             known,
             traffic,
         ),
@@ -522,6 +529,25 @@ def _worker_events(before: EventRecord, moment: EventMoment) -> Iterator[PastEve
                 code=str(Code.EVENT_OF_WORKER),
                 text=bounded_text(text),
                 worker=bounded_text(worker),
+            )
+
+
+def _scaling_events(before: EventRecord, moment: EventMoment) -> Iterator[PastEvent]:
+    """Yield the changes of numbers that were decided since the last look: one is made for each decision."""
+    if before.scaling is moment.scaling:
+        return
+    told = {id(each) for each in before.scaling}
+    for each in moment.scaling:
+        if each.wanted != each.instances and id(each) not in told:
+            text = f"{each.service} is scaled from {each.instances} to {each.wanted}: {each.text}"
+            yield PastEvent(
+                at=moment.at,
+                kind=EventKind.SERVICE_SCALED,
+                code=str(Code.AUTOSCALED),
+                text=bounded_text(text),
+                worker=moment.worker,
+                owner=bounded_text(each.service),
+                reason=bounded_text(each.text),
             )
 
 

@@ -20,6 +20,7 @@ from mesh.model.errors import CodedText
 from mesh.model.part import DaemonPart
 from mesh.model.problem import Problem
 from mesh.model.service import Address, EndpointKey, Health, Instance, Name, Transport
+from mesh.model.service_scaling import ServiceScaling
 from mesh.model.table import RealKey, Table, VirtualKey
 from mesh.model.view import ClusterView
 
@@ -87,6 +88,8 @@ class WorkerSnapshot:
     """The virtual servers without an endpoint whose new connections wait for one."""
     acting: str | None = None
     """The worker whose daemon acts for the swarm; None if that is not known, or there is no swarm."""
+    scaling: tuple[ServiceScaling, ...] = ()
+    """What autoscaling has decided last of each service, if this worker's daemon acts for the swarm."""
     collected: CollectedLogs | None = None
     """How far `vipmesh ship` is; None if nothing answers and no container asks for it."""
     slow_starts: SlowStarts = field(default_factory=SlowStarts)

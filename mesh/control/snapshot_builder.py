@@ -94,6 +94,7 @@ class SnapshotBuilder:
             tracker.since,
             runner.held,
             conditions.acting,
+            conditions.scaling,
             self._collected,
             tracker.slow_starts,
         )
@@ -153,6 +154,7 @@ class SnapshotBuilder:
             conditions.current_problems(),
             troubles,
             conditions.repairs,
+            conditions.scaling,
             lambda key: self._health_monitor.last_answer(key) or effective.known.reasons.get(key),
             drains.requesters,
             weights.requesters,

@@ -2278,6 +2278,14 @@ class Code(Enum):
         is in [Autoscaling](howto/autoscaling.md).
         """,
     )
+    AUTOSCALING_ELSEWHERE = (
+        "VM994",
+        "Another worker scales services",
+        """
+        The worker that acts for the swarm decides, and it alone can say what and why. The message names it, if it is
+        known. `vipmesh status` shows who acts.
+        """,
+    )
 
 
 _SECTIONS = (

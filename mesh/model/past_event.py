@@ -40,6 +40,8 @@ class EventKind(StrEnum):
     """A service got its first endpoint that serves."""
     SERVICE_EMPTY = "service-empty"
     """A service lost its last endpoint that served."""
+    SERVICE_SCALED = "service-scaled"
+    """Autoscaling has given a service more or fewer instances."""
     SERVICE_GONE = "service-gone"
     """No worker declares a service any more."""
     ROLLOUT_STEP = "rollout-step"

@@ -14,6 +14,7 @@ from mesh.model.past_event import MAX_EVENT_TEXT, EventKind, PastEvent
 from mesh.model.problem import Problem, Severity
 from mesh.model.release_rollout import ReleaseRollout, RolloutPhase
 from mesh.model.service import DrainReason, Endpoint, EndpointKey, Health, Service
+from mesh.model.service_scaling import ServiceScaling
 from mesh.model.view import ClusterView
 from tests.builders import HTTP_PROBE, WEB_VIP, endpoint, service
 
@@ -303,3 +304,15 @@ def test_the_steps_of_a_rollout_are_events() -> None:
         ("rollout-aborted", "VM943", "rollout of demo/web: v2 was aborted, all for v1 (1 instance in a restart loop)"),
         ("rollout-done", "VM946", "rollout of demo/web: v2 is in force (promote by anna)"),
     ]
+
+
+def test_each_change_of_a_number_by_autoscaling_is_one_event() -> None:
+    added = ServiceScaling("demo/web", 2, 4, 1, 8, "load", "CPU 101 % over 70 %")
+    kept = ServiceScaling("demo/web", 4, 4, 1, 8, "cooldown", "cooldown for another 50 s")
+    known = view()
+    looks = [moment(known, scaling=each) for each in ((), (added,), (added,), (kept,), (replace(added),))]
+    record, found = EventRecord(), list[str]()
+    for each in looks:
+        record, events = record_events(record, each)
+        found += [event.text for event in events if event.kind is K.SERVICE_SCALED]
+    assert found == ["demo/web is scaled from 2 to 4: CPU 101 % over 70 %"] * 2

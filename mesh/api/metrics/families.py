@@ -92,6 +92,13 @@ def _frozen(scrape: _ScrapeContext) -> Iterator[MetricSample]:
         yield (part.replace(" ", "_"),), found.count(part)
 
 
+def _scaled(scrape: _ScrapeContext) -> Iterator[MetricSample]:
+    for each in scrape.measured.observed.scaling:
+        counts = {"wanted": each.wanted, "kept": each.instances, "min": each.min_instances, "max": each.max_instances}
+        for kind, count in counts.items():
+            yield (each.service, kind), count
+
+
 def _internal_errors(scrape: _ScrapeContext) -> Iterator[MetricSample]:
     counts = scrape.measured.observed.internal_errors
     for part in DaemonPart:
@@ -243,6 +250,28 @@ METRIC_FAMILIES: tuple[tuple[MetricFamily, _Read], ...] = (
     (
         MetricFamily("vipmesh_acting", _G, "Whether the daemon of this worker acts for the swarm."),
         _one(lambda s: int(s.measured.observed.acting == s.measured.observed.facts.worker)),
+    ),
+    (
+        MetricFamily(
+            "vipmesh_autoscaling_instances",
+            _G,
+            "Instances of services that are scaled, on the worker that acts.",
+            ("service", "kind"),
+        ),
+        _scaled,
+    ),
+    (
+        MetricFamily(
+            "vipmesh_autoscaling_measured",
+            _G,
+            "Averages of the last samples of services that are scaled, on the worker that acts.",
+            ("service", "measure"),
+        ),
+        lambda s: [
+            ((each.service, measure), value)
+            for each in s.measured.observed.scaling
+            for measure, value in sorted(each.values.items())
+        ],
     ),
     (
         MetricFamily("vipmesh_problems", _G, "Current problems by the part that found them.", ("part", "severity")),

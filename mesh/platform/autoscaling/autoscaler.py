@@ -7,13 +7,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from dataclasses import replace
+from typing import Protocol, TypeAlias
 
 from typing_extensions import override
 
 from mesh.model.codes import Code
 from mesh.model.part import ProblemPart
 from mesh.model.problem import Problem, Severity
+from mesh.model.service_scaling import ServiceScaling
 from mesh.platform.autoscaling.model import ScalingClock, ScalingDecision
 from mesh.platform.autoscaling.scaled_services import (
     ScaledService,
@@ -29,11 +31,20 @@ from mesh.platform.fleet.protocol import Fleet
 from mesh.platform.stacks.acting_daemon import ServiceScaler
 from mesh.store import StoreError
 from mesh.store.usage import UsageStore
-from mesh.util.conditions import Conditions
 
 log = logging.getLogger("vipmesh")
 
 OpenUsageStore: TypeAlias = Callable[[], Awaitable[UsageStore]]
+
+
+class ScalingConditions(Protocol):
+    """Takes what was decided, and what keeps it from deciding."""
+
+    scaling: tuple[ServiceScaling, ...]
+
+    def found(self, part: str, problems: tuple[Problem, ...]) -> None:
+        """Replace the problems of this part."""
+        ...
 
 
 class Autoscaler(ServiceScaler):
@@ -43,7 +54,7 @@ class Autoscaler(ServiceScaler):
         self,
         fleet: Fleet,
         open_store: OpenUsageStore,
-        conditions: Conditions,
+        conditions: ScalingConditions,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """`wall` returns seconds since the epoch."""
@@ -66,6 +77,7 @@ class Autoscaler(ServiceScaler):
         found = await self._services()
         if not found:
             self.decisions = {}
+            self._conditions.scaling = ()
             self._report(None)
             return
         try:
@@ -77,11 +89,13 @@ class Autoscaler(ServiceScaler):
         self._states.history.take(usages, bases_of(found), now)
         decisions = {}
         for moment in self._states.decide(found, ScalingClock(now, self._wall())):
-            decisions[moment.service.owner] = moment.decision
-            self._tell(moment)
             done = not moment.changes or (still_acts() and await self._change(moment))
             self._states.keep(moment, carried_out=done)
+            decision = moment.decision if done else _not_done(moment.decision)
+            self._tell(decision)
+            decisions[decision.service] = decision
         self.decisions = decisions
+        self._conditions.scaling = tuple(map(_status, decisions.values()))
 
     @override
     def seconds_to_step(self) -> float:
@@ -90,6 +104,7 @@ class Autoscaler(ServiceScaler):
     @override
     async def rest(self) -> None:
         self.decisions = {}
+        self._conditions.scaling = ()
         self._states = ScalingStates()
         store, self._store = self._store, None
         if store is not None:
@@ -117,10 +132,9 @@ class Autoscaler(ServiceScaler):
             return False
         return True
 
-    def _tell(self, moment: ScalingMoment) -> None:
-        before = self.decisions.get(moment.service.owner)
-        decision = moment.decision
-        if moment.changes:
+    def _tell(self, decision: ScalingDecision) -> None:
+        before = self.decisions.get(decision.service)
+        if decision.wanted != decision.before:
             log.info("autoscaling: %s", decision.line, extra=Code.AUTOSCALED.extra)
         elif before is None or before.reason is not decision.reason:
             log.debug("autoscaling: %s", decision.line)
@@ -133,3 +147,15 @@ class Autoscaler(ServiceScaler):
                 Problem(Code.USAGE_NOT_READ, Severity.WARNING, "autoscaling", f"usage cannot be read: {error}", remedy),
             )
         self._conditions.found(ProblemPart.SCALING, problems)
+
+
+def _not_done(decision: ScalingDecision) -> ScalingDecision:
+    return replace(decision, wanted=decision.before, why=f"{decision.why}; {decision.wanted} could not be written")
+
+
+def _status(decision: ScalingDecision) -> ServiceScaling:
+    low, high = decision.bounds
+    values = {measure.value: round(value, 1) for measure, value in decision.values.items()}
+    return ServiceScaling(
+        decision.service, decision.before, decision.wanted, low, high, decision.reason.value, decision.why, values
+    )

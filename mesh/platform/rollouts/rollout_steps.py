@@ -149,7 +149,7 @@ def _run(rollout: ReleaseRollout, seen: RolloutSight, passed: float) -> ReleaseR
     if not seen.releases:
         return rollout  # the view of a daemon that has just begun, or of a store that was lost
     new, old = seen.releases.get(rollout.new), seen.releases.get(rollout.old or "")
-    # Also of instances that are gone: their ends are what is bad. Without an old release nothing is there to go back to.
+    # Also of instances that are gone: their ends are what is bad. Without an old release there is no way back.
     if seen.verdict.outcome is JudgeOutcome.BAD and old is not None:
         return _aborted(rollout, "; ".join(seen.verdict.reasons))
     if new is None or new.rules is None:

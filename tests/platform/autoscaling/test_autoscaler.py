@@ -105,6 +105,11 @@ async def test_load_adds_instances_with_the_third_sample_and_its_end_removes_the
     await world.rounds(autoscaler, 2, 100)
     assert await world.count() == 2
     assert autoscaler.decisions["shop/web"].wanted == 2
+    await world.rounds(autoscaler, 3, 100)
+    (told,) = world.conditions.scaling
+    assert (told.service, told.min_instances, told.max_instances, told.values) == ("shop/web", 2, 6, {"cpu": 10.0})
+    await autoscaler.rest()
+    assert world.conditions.scaling == ()
 
 
 async def test_a_round_is_made_every_ten_seconds_however_often_it_is_asked_for() -> None:
@@ -121,6 +126,7 @@ async def test_nothing_is_written_by_a_daemon_that_does_not_act_any_more() -> No
     world, autoscaler = await lab()
     await world.rounds(autoscaler, 4, 900, acts=lambda: False)
     assert await world.count() == 2
+    assert [each.wanted for each in world.conditions.scaling] == [2], "nobody is told of what was not done"
     await world.rounds(autoscaler, 1, 900)
     assert await world.count() == 4, "what could not be carried out is decided again"
 

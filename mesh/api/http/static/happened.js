@@ -13,7 +13,7 @@ const NAMES = 3;
 const KINDS = {
   bad: ["endpoint-failed", "container-died", "service-empty", "conflict", "label-refused", "problem-began", "worker-lost", "gap"],
   good: ["endpoint-healthy", "service-serves", "problem-ended", "worker-back"],
-  warn: ["endpoint-drained", "endpoint-gone", "endpoint-restarted", "service-gone", "repaired", "daemon-started", "daemon-stopped"],
+  warn: ["endpoint-drained", "endpoint-gone", "endpoint-restarted", "service-gone", "service-scaled", "repaired", "daemon-started", "daemon-stopped"],
 };
 const KIND = new Map(Object.entries(KINDS).flatMap(([kind, names]) => names.map((name) => [name, kind])));
 

@@ -6,7 +6,7 @@ The grammar of the values is in `mesh.config.labels.values`; what the labels mea
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeVar
@@ -136,6 +136,7 @@ _ORDINARY = 200
 _ENTRIES = 33
 """Entries of a schedule that are parsed: one more than are allowed."""
 _PORT_LABEL = re.compile(rf"({ROUTE}|{PUBLISH})([^/]*)(?:/(.*))?", re.DOTALL)
+_SCALING_KEYS = tuple(f"{prefix}auto_scaling." for prefix in LABEL_PREFIXES)
 _OF_ALL_INSTANCES = frozenset({*STACK_LABELS, *AUTO_SCALING_LABELS})
 _SCALAR = frozenset({*SERVICE_LABELS, *PROBE_LABELS, *TUNING_LABELS, *RELEASE_CHECK_LABELS})
 
@@ -185,6 +186,11 @@ def is_stack_label(key: str) -> bool:
     """
     name = label_name(key)
     return name is not None and (name in STACK_LABELS or name in AUTO_SCALING_LABELS)
+
+
+def is_scaled(labels: Iterable[str]) -> bool:
+    """Return whether these full keys of labels say that a service is scaled."""
+    return any(key == SCALED_LABEL or key.startswith(_SCALING_KEYS) for key in labels)
 
 
 def label_key(labels: Mapping[str, str], name: str) -> str | None:

@@ -74,10 +74,10 @@ class Autoscaler(ServiceScaler):
         if now < self._due:
             return
         self._due = now + INTERVAL
+        decided, self.decisions = self.decisions, {}
+        self._conditions.scaling = ()  # without an engine or a store nothing is decided
         found = await self._services()
         if not found:
-            self.decisions = {}
-            self._conditions.scaling = ()
             self._report(None)
             return
         try:
@@ -92,7 +92,7 @@ class Autoscaler(ServiceScaler):
             done = not moment.changes or (still_acts() and await self._change(moment))
             self._states.keep(moment, carried_out=done)
             decision = moment.decision if done else _not_done(moment.decision)
-            self._tell(decision)
+            self._tell(decision, decided.get(decision.service))
             decisions[decision.service] = decision
         self.decisions = decisions
         self._conditions.scaling = tuple(map(_status, decisions.values()))
@@ -132,8 +132,7 @@ class Autoscaler(ServiceScaler):
             return False
         return True
 
-    def _tell(self, decision: ScalingDecision) -> None:
-        before = self.decisions.get(decision.service)
+    def _tell(self, decision: ScalingDecision, before: ScalingDecision | None) -> None:
         if decision.wanted != decision.before:
             log.info("autoscaling: %s", decision.line, extra=Code.AUTOSCALED.extra)
         elif before is None or before.reason is not decision.reason:

@@ -22,14 +22,14 @@ from mesh.platform.fleet.protocol import (
     FleetTask,
     FleetWorker,
 )
-from mesh.platform.stacks.model import SERVICE_LABEL, STACK_LABEL
+from mesh.platform.stacks.model import AUTOSCALED_LABEL, SERVICE_LABEL, STACK_LABEL
 from mesh.platform.stacks.moves import MOVING_LABEL
 
-AUTOSCALED_LABEL = "mesh.autoscaled"
-"""Label of an engine service: the number of instances that autoscaling has set last."""
 MAX_SCALED_SERVICES = 1000
 """The most services that are scaled; the others keep their numbers."""
 _NANOS = 1_000_000_000
+_CREATION = 5.0
+"""Seconds in which a service is created: a change after that is somebody's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,10 @@ class ScaledService:
 
     @property
     def set_by_person(self) -> bool:
-        """Whether somebody has changed the number after autoscaling had set one."""
-        return AUTOSCALED_LABEL in self.engine.spec.labels and not self.set_by_autoscaling
+        """Whether somebody may have set the number since the service was created, and not autoscaling."""
+        if AUTOSCALED_LABEL in self.engine.spec.labels:
+            return not self.set_by_autoscaling
+        return self.engine.changed - self.engine.created > _CREATION
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from mesh.config.labels.reader import LABEL_PREFIXES, SCALED_LABEL
+from mesh.config.labels.reader import is_scaled
 from mesh.model.codes import Code
 from mesh.model.part import DaemonPart, ProblemPart
 from mesh.model.problem import Problem, Severity
@@ -21,7 +21,6 @@ INTERVAL = 10.0
 """Seconds from one sample to the next."""
 _SEARCHES = 32
 """Containers whose process the engine is asked for in one round: each takes a request."""
-_LABELS = tuple(f"{prefix}auto_scaling." for prefix in LABEL_PREFIXES)
 
 bulkhead = Bulkhead(DaemonPart.AUTOSCALING)
 
@@ -53,11 +52,6 @@ OpenUsageStore: TypeAlias = Callable[[], Awaitable[UsageStore]]
 def has_scaling_labels(instance: Instance) -> bool:
     """Return whether the labels of a container say that its service is scaled."""
     return is_scaled(instance.labels)
-
-
-def is_scaled(labels: Iterable[str]) -> bool:
-    """Return whether these keys of labels say that a service is scaled."""
-    return any(label == SCALED_LABEL or label.startswith(_LABELS) for label in labels)
 
 
 class UsageReporter:

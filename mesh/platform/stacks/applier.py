@@ -6,15 +6,16 @@ the engine's own services, so a deploy that is interrupted between any two steps
 
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from typing_extensions import override
 
+from mesh.config.labels.reader import is_scaled
 from mesh.model.errors import MeshError, SettingsError
 from mesh.platform.fleet.errors import FleetConflictError, FleetUnavailableError
 from mesh.platform.fleet.protocol import Fleet, FleetSpec
 from mesh.platform.stacks.differ import missing_services, prune_steps
-from mesh.platform.stacks.model import Desired, DesiredService, StackCondition
+from mesh.platform.stacks.model import AUTOSCALED_LABEL, SET_BY_HAND, Desired, DesiredService, StackCondition
 from mesh.platform.stacks.moves import settled_spec
 from mesh.platform.stacks.readiness import StackReadiness
 from mesh.platform.stacks.records import stamp
@@ -210,7 +211,7 @@ class StackApplier:
                 known.touched.add(await self._fleet.create(stamped))
             case ScaleStep(_, _, engine, instances):
                 known.touched.add(engine.id)
-                await self._fleet.replace(engine.id, engine.version, settled_spec(engine.spec, instances))
+                await self._fleet.replace(engine.id, engine.version, _set_by_hand(settled_spec(engine.spec, instances)))
             case RemoveStep(_, _, engine, ends_first):
                 known.removed.add(engine.id)
                 await self._fleet.remove(engine.id)
@@ -325,3 +326,10 @@ def _failures(desired: Desired, seen: _StackView, workers: Mapping[str, str]) ->
         else:
             reasons = waiting_reasons(new, seen.answers, workers)
         yield ServiceFailure(target.name, each.ready, each.wanted, reasons)
+
+
+def _set_by_hand(spec: FleetSpec) -> FleetSpec:
+    """Return the specification of a service with a number that autoscaling leaves alone for a while, if it is scaled."""
+    if not is_scaled(spec.labels):
+        return spec
+    return replace(spec, labels={**spec.labels, AUTOSCALED_LABEL: SET_BY_HAND})

@@ -20,6 +20,12 @@ MOVES_LABEL = "mesh.moves"
 """Label of an engine service: `false` if its instances have data of their workers; absent otherwise."""
 
 
+AUTOSCALED_LABEL = "mesh.autoscaled"
+"""Label of an engine service that is scaled: the number that autoscaling has set last, or `SET_BY_HAND`."""
+SET_BY_HAND = "by hand"
+"""Its value once a person, or a deploy, has set the number."""
+
+
 class StackCondition(StrEnum):
     """The state of a service that another one waits for."""
 

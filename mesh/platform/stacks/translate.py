@@ -9,11 +9,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mesh.config.labels.reader import PUBLISH, ROUTE, SCALED_LABEL, is_stack_label, label_key, label_name
+from mesh.config.labels.reader import PUBLISH, ROUTE, SCALED_LABEL, is_scaled, is_stack_label, label_key, label_name
 from mesh.config.labels.values import escape_unprintable
 from mesh.model.codes import Code
 from mesh.model.problem import Problem, Severity
-from mesh.platform.autoscaling.usage_reporter import is_scaled
 from mesh.platform.fleet.protocol import FleetContainer, FleetSpec
 from mesh.platform.stacks.affinity import placement_of
 from mesh.platform.stacks.digest import ADDED_RELEASE_LABEL, spec_digest

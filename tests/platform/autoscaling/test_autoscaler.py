@@ -12,13 +12,17 @@ from mesh.model.codes import Code
 from mesh.model.part import ProblemPart
 from mesh.platform.autoscaling.autoscaler import Autoscaler
 from mesh.platform.autoscaling.model import ScalingReason
-from mesh.platform.autoscaling.scaled_services import AUTOSCALED_LABEL, kept_instances, scaled_policy, scaled_services
+from mesh.platform.autoscaling.scaled_services import kept_instances, scaled_policy, scaled_services
 from mesh.platform.autoscaling.usage_records import InstanceUsage, WorkerUsage, encode_usage, usage_key
 from mesh.platform.fleet.errors import FleetUnavailableError
 from mesh.platform.fleet.protocol import FleetAvailability, FleetContainer, FleetService, FleetSpec
+from mesh.platform.stacks.applier import DeployAuthor, StackApplier
+from mesh.platform.stacks.model import AUTOSCALED_LABEL, SET_BY_HAND
+from mesh.platform.stacks.scaling import find_scalable, scaled_service
 from mesh.store import StoreError
 from mesh.store.usage import LocalUsageStore
 from mesh.testing.fleet import FakeFleet, fake_worker
+from mesh.testing.readiness import FakeReadiness
 
 pytestmark = pytest.mark.looptime
 LABELS = {
@@ -204,6 +208,46 @@ async def test_a_number_that_a_person_sets_is_left_alone_for_the_cooldown(*, sam
     assert autoscaler.decisions["shop/web"].reason is ScalingReason.SET_ASIDE
     await world.rounds(autoscaler, 3, 900)
     assert await world.count() == 5
+
+
+async def test_a_number_from_before_the_first_decision_is_left_alone_by_a_daemon_that_takes_over() -> None:
+    world, _ = await lab()
+    engine = await world.service()
+    world.fleet.now += 100.0
+    await world.fleet.replace(engine.id, engine.version, replace(engine.spec, instances=3))
+    second = Autoscaler(world.fleet, world.opened, world.conditions, lambda: world.fleet.now)
+    await world.rounds(second, 5, 900)
+    assert await world.count() == 3
+    assert second.decisions["shop/web"].reason is ScalingReason.SET_ASIDE
+
+
+async def test_what_is_set_by_hand_is_marked() -> None:
+    world, autoscaler = await lab()
+    await world.rounds(autoscaler, 3, 900)
+    readiness = FakeReadiness(world.fleet, lambda: world.fleet.now)
+    applier = StackApplier(world.fleet, readiness, DeployAuthor("anna", lambda: 0.0), wait=30.0)
+    _, release = find_scalable("shop/web", await world.fleet.services())
+    await applier.scale("shop", scaled_service(release, 5))
+    found = await world.service()
+    assert (found.spec.instances, found.spec.labels[AUTOSCALED_LABEL]) == (5, SET_BY_HAND)
+
+
+async def test_nobody_is_told_of_decisions_from_before_an_engine_or_a_store_went_away() -> None:
+    world, autoscaler = await lab()
+    await world.rounds(autoscaler, 3, 900)
+    assert world.conditions.scaling != ()
+    world.fleet.faults.unreachable = "no answer"
+    await asyncio.sleep(10)
+    with pytest.raises(FleetUnavailableError):
+        await autoscaler.step(lambda: True)
+    assert world.conditions.scaling == ()
+    world.fleet.heal()
+    await world.rounds(autoscaler, 1, 900)
+    assert world.conditions.scaling != ()
+    await autoscaler.rest()
+    world.failure = StoreError(Code.STORE_UNREACHABLE, "no answer")
+    await world.rounds(autoscaler, 1, 900)
+    assert world.conditions.scaling == ()
 
 
 async def test_nothing_is_removed_while_a_worker_is_paused_or_the_clock_was_set() -> None:

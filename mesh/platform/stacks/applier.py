@@ -329,7 +329,7 @@ def _failures(desired: Desired, seen: _StackView, workers: Mapping[str, str]) ->
 
 
 def _set_by_hand(spec: FleetSpec) -> FleetSpec:
-    """Return the specification of a service with a number that autoscaling leaves alone for a while, if it is scaled."""
+    """Return the specification; of a service that is scaled, with the mark of a number that was set by hand."""
     if not is_scaled(spec.labels):
         return spec
     return replace(spec, labels={**spec.labels, AUTOSCALED_LABEL: SET_BY_HAND})

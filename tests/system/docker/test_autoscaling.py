@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.system.docker.engine import Engine
 from tests.system.docker.test_stacks import vipmesh
 from tests.system.docker.worker import worker
@@ -28,6 +30,7 @@ services:
 """
 
 
+@pytest.mark.timeout(500)
 async def test_load_adds_an_instance_and_its_end_removes_it(swarm_engine: Engine, tmp_path: Path) -> None:
     file = tmp_path / "compose.yaml"
     file.write_text(FILE)

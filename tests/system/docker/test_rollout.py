@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.system.docker.engine import Engine
 from tests.system.docker.worker import LABELS, Worker, worker
 from tests.system.e2e.programs import eventually
@@ -38,6 +40,7 @@ def shares(shown: dict[str, Any]) -> dict[str, float]:
     return {each["release"]: each["share"] for each in shown["releases"]}
 
 
+@pytest.mark.timeout(300)
 async def test_a_canary_takes_its_steps_and_a_bad_release_is_taken_back(engine: Engine, tmp_path: Path) -> None:
     for name in ("old-1", "old-2"):
         await run(engine, name, release("v1"))

@@ -1,5 +1,6 @@
 """Stacks in the admin API and by `vipmesh ps`, `scale` and `history`, on engines in memory."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -19,7 +20,7 @@ from mesh.api.http import stacks as stacks_module
 from mesh.api.http.server import AdminApi, AdminListenConfig
 from mesh.api.stack_readiness import endpoint_answers
 from mesh.api.status import worker_status
-from mesh.cli import ps, scale
+from mesh.cli import engine_listing, history, ps, scale
 from mesh.cli.certs import make_certificates
 from mesh.cli.parser import build_parser
 from mesh.model.codes import Code
@@ -29,9 +30,9 @@ from mesh.platform.fleet.errors import FleetUnavailableError
 from mesh.platform.fleet.protocol import Fleet, FleetContainer
 from mesh.platform.stacks.errors import StackRequestError
 from mesh.platform.stacks.history_keeper import DeployHistoryKeeper
-from mesh.platform.stacks.listing import ReleaseRow, StackHistoryDocument, StacksDocument
 from mesh.platform.stacks.operations import StackOperations
 from mesh.platform.stacks.records import stamp
+from mesh.platform.stacks.rows import ReleaseRow, StackHistoryDocument, StacksDocument
 from mesh.testing.channel import FakeDirectory, FakeWorkerChannel
 from mesh.testing.fleet import FakeFleet, FakeImageRun, fake_worker
 from mesh.testing.readiness import FakeReadiness
@@ -333,9 +334,9 @@ async def vipmesh(tmp_path: Path, fleet: Fleet, *line: str) -> int:
         case "scale":
             return await scale.scale_service(options, fleet)
         case "history":
-            return await ps.list_deploys(options, fleet)
+            return await history.list_deploys(options, fleet)
         case _:
-            return await ps.list_instances(options, fleet, FakeReadiness(FakeFleet(), lambda: float(AT)))
+            return await engine_listing.list_instances(options, fleet, FakeReadiness(FakeFleet(), lambda: float(AT)))
 
 
 async def test_ps_and_history_are_answered_by_the_daemon_where_the_engine_cannot(
@@ -352,13 +353,41 @@ async def test_ps_and_history_are_answered_by_the_daemon_where_the_engine_cannot
         assert (shown[1].split()[0], shown[-1]) == ("shop/web", "from the engine of w2")
         assert await vipmesh(tmp_path, here, "ps", "--json") == 0
         assert json.loads(capsys.readouterr().out)["worker"] == "w2"
-        with pytest.raises(StackRequestError, match="called nobody"):
-            await vipmesh(tmp_path, here, "ps", "nobody")
+        assert await vipmesh(tmp_path, here, "ps", "nobody") == 1
+        assert "called nobody" in capsys.readouterr().err
         assert await vipmesh(tmp_path, here, "history", "shop") == 0
         assert re.fullmatch(r"2027-01-15T08:00:00Z  kim@w1  web  [0-9a-f]{8}\n", capsys.readouterr().out)
         assert await vipmesh(tmp_path, FakeFleet(), "history", "--json", "shop") == 0
         (row,) = json.loads(capsys.readouterr().out)["deploys"]
         assert (row["release"], row["image"], len(row["digest"])) == (None, None, 64)
+
+
+async def test_ps_is_answered_by_the_daemon_of_this_host_as_by_its_engine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet = manager()
+    await deploy(fleet)
+    entrance = socket_of(tmp_path)
+    async with served(entrance, operations(fleet)):
+        for line in (["ps"], ["ps", "--json"], ["ps", "web"], ["ps", "nobody"], ["ps", "nobody", "--json"]):
+            options = build_parser().parse_args([*line, "--admin", entrance.listen])
+            by_daemon = await asyncio.to_thread(ps.ps, options), capsys.readouterr()
+            readiness = FakeReadiness(fleet, lambda: float(AT))
+            by_engine = await engine_listing.list_instances(options, fleet, readiness), capsys.readouterr()
+            assert by_daemon == by_engine
+
+
+async def test_a_daemon_that_does_not_tell_what_runs_leaves_it_to_the_engine(tmp_path: Path) -> None:
+    entrance = socket_of(tmp_path)
+    options = build_parser().parse_args(["ps", "--admin", entrance.listen])
+    assert ps.ask_own_daemon(options) is None  # nobody listens
+    channel = channel_to("w2")
+    channel.answers["w2", "/v1/stacks?here=true"] = documented("w2")
+    async with served(entrance, operations(no_manager()), channel=channel):
+        assert await asyncio.to_thread(ps.ask_own_daemon, options) is None
+    assert not channel.asked
+    over_tcp = build_parser().parse_args(["ps", "--admin", "http://127.0.0.1:1"])
+    assert ps.ask_own_daemon(over_tcp) is None
 
 
 async def test_without_any_answer_the_verbs_say_why(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from mesh.cli.documents import ProblemDocument
+from mesh.cli.manager_only import refusal_here, require_manager_here
 from mesh.cli.output import complain, print_json, printable
 from mesh.cli.stack_access import (
     StackRequestError,
     no_swarm,
     print_failures,
-    require_manager,
     run_stack_verb,
     stack_applier,
 )
@@ -73,7 +73,7 @@ async def deploy_files(options: argparse.Namespace, settings: Settings, fleet: F
 
 async def undeploy_project(options: argparse.Namespace, fleet: Fleet) -> int:
     """Remove what runs of a project, and name the volumes that stay. Raises `MeshError`."""
-    await require_manager(fleet)
+    await require_manager_here(options, fleet)
     services = await fleet.services()
     if options.project not in projects_of(services):
         known = ", ".join(projects_of(services)) or "none"
@@ -154,11 +154,13 @@ async def _prepare(options: argparse.Namespace, fleet: Fleet) -> bool:
     """Make a swarm if that is asked for; return whether there is one. Raises `MeshError`."""
     state = await fleet.state()
     if state.is_active:
-        await require_manager(fleet)
+        await require_manager_here(options, fleet)
         return True
     if options.dry_run:
         return False
-    if not options.init or state.live_restore:
+    if not options.init:
+        raise await refusal_here(options, no_swarm(state))
+    if state.live_restore:
         raise no_swarm(state)
     await fleet.initialize()
     if not options.json:

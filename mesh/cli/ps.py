@@ -61,13 +61,13 @@ def print_instances(
         from mesh.cli.output import report_failure
         from mesh.model.codes import Code
 
-        text = f"no deployed service is called {options.service}; `vipmesh ps` lists all"
-        return report_failure(options, [CodedText(text, Code.STACK_UNKNOWN)])
+        reason = f"no deployed service is called {options.service}; `vipmesh ps` lists all"
+        return report_failure(options, [CodedText(reason, Code.STACK_UNKNOWN)])
     if options.json:
         from mesh.cli.stack_documents import InstancesDocument
 
-        told = (None, None) if silent is None else (silent.text, str(silent.code))
-        print_json(InstancesDocument(rows, *told, worker=worker))
+        error, code = (None, None) if silent is None else (silent.text, str(silent.code))
+        print_json(InstancesDocument(rows, error, code, worker))
         return 0
     for line in _table(rows):
         print(printable(line))

@@ -1,8 +1,10 @@
 """Stacks in the admin API and by `vipmesh ps`, `scale` and `history`, on engines in memory."""
 
+import argparse
 import asyncio
 import json
 import re
+import shlex
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -20,9 +22,11 @@ from mesh.api.http import stacks as stacks_module
 from mesh.api.http.server import AdminApi, AdminListenConfig
 from mesh.api.stack_readiness import endpoint_answers
 from mesh.api.status import worker_status
-from mesh.cli import engine_listing, history, ps, scale
+from mesh.cli import deploy as deploying
+from mesh.cli import engine_listing, history, ps, rebalance, scale, worker_drain
 from mesh.cli.certs import make_certificates
 from mesh.cli.parser import build_parser
+from mesh.config.settings import parse_settings
 from mesh.model.codes import Code
 from mesh.model.credential import CertificateHolder
 from mesh.model.table import RealKey
@@ -402,6 +406,37 @@ async def test_without_any_answer_the_verbs_say_why(tmp_path: Path) -> None:
         with pytest.raises(StackRequestError, match="vipmesh deploy --init") as raised:
             await vipmesh(tmp_path, FakeFleet(), "ps")
         assert raised.value.code is Code.STACK_NO_SWARM
+
+
+@pytest.mark.parametrize("here", [no_manager(), FakeFleet()], ids=["no manager", "no swarm"])
+async def test_verbs_of_managers_name_one_and_the_line_to_type_there(tmp_path: Path, here: FakeFleet) -> None:
+    channel = channel_to("w2")
+    channel.answers["w2", "/v1/stacks?here=true"] = documented("w2")
+    file = tmp_path / "a shop.yaml"
+    file.write_text("services: {web: {image: shop}}")
+    settings = parse_settings("", {}, hostname="w1", file="-")
+
+    before = await here.state()
+
+    async def deploy_here(options: argparse.Namespace, fleet: Fleet) -> int:
+        return await deploying.deploy_files(options, settings, fleet)
+
+    lines = {
+        f"deploy --prune --wait 5 --project shop '{file}'": deploy_here,
+        "undeploy shop": deploying.undeploy_project,
+        "rebalance --dry-run shop/web": rebalance.rebalance_services,
+        "drain --worker w1": worker_drain.drain_worker,
+        "undrain --worker w1": worker_drain.return_worker,
+    }
+    async with served(socket_of(tmp_path), operations(here), channel=channel):
+        for line, run in lines.items():
+            options = build_parser().parse_args([*shlex.split(line), "--admin", socket_of(tmp_path).listen])
+            with pytest.raises(StackRequestError) as raised:
+                await run(options, here)
+            assert raised.value.code is Code.STACK_ON_MANAGER
+            assert "that of w2 is; type on w2" in str(raised.value)
+            assert str(raised.value).endswith(f": vipmesh {line}")
+    assert await here.state() == before
 
 
 async def test_a_daemon_scales_for_a_user_who_may_not_ask_the_engine(

@@ -120,7 +120,8 @@ async def output(*command: str) -> str:
             process.kill()
             await process.wait()
     if process.returncode:
-        raise RuntimeError(printed.decode(errors="replace"))
+        # The last line has the reason: above it are steps, or where a program was.
+        raise RuntimeError(printed.decode(errors="replace").strip().rpartition("\n")[2])
     return printed.decode()
 
 

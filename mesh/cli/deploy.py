@@ -142,11 +142,16 @@ def _read(options: argparse.Namespace, settings: Settings) -> tuple[Stack, tuple
     reader = EnvironmentReader(project.files, ComposeBudget(limits, _ENVIRONMENTS * len(options.files)))
     environments: dict[str, Mapping[str, str]] = {}
     problems: list[Problem] = []
+    unread: set[str] = set()
     for service in project.content.services.values():
+        if not service.is_active:
+            continue  # compose does not read its files either
         environments[service.name], found = reader.read(service)
         problems.extend(found)
+        if any(problem.severity is Severity.ERROR for problem in found):
+            unread.add(service.name)
     directory = str(options.files[0].absolute().parent)
-    stack = read_stack(project.content, name, environments, settings.dns_domain, directory)
+    stack = read_stack(project.content, name, environments, settings.dns_domain, directory, unread=unread)
     return stack, (*problems, *stack.problems)
 
 

@@ -351,3 +351,19 @@ async def test_a_swarm_without_a_leader_is_said_to_have_none(fleet: FakeFleet) -
         with pytest.raises(MeshError, match="start managers") as error:
             await (work or scale.scale_service(options, fleet))
         assert error.value.code is Code.FLEET_NO_QUORUM
+
+
+async def test_a_service_whose_variables_are_not_known_is_refused_alone(
+    fleet: FakeFleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "shop.yaml"
+    file.write_text(
+        "name: shop\nservices:\n  lost: {image: a, env_file: no.env}\n  whole: {image: a}\n"
+        "  idle: {image: a, profiles: [debug], env_file: no.env}\n"
+    )
+    assert await vipmesh(fleet, "deploy", str(file)) == 1
+    errors = capsys.readouterr().err
+    assert "service lost, env_file" in errors
+    assert "idle" not in errors
+    assert [each.spec.container.image for each in await fleet.services()] == ["a"]
+    assert [each.spec.name for each in await fleet.services() if "lost" in each.spec.name] == []

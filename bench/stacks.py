@@ -6,32 +6,42 @@ Three real engines, etcd and three daemons in network namespaces (`tests/system/
 
 - Deploy: 10 services of 3 instances, images present, from the start of the command until every service answers on its
   published port of every host. The peer publishes with `mode: host`: ports of the ingress network need IPVS.
-- Worker cut: a host that does not lead the swarm is cut off. Ours is the time until all instances serve by their
-  probe again, the peer's the time until the engine has as many running elsewhere, of the same cut.
+- Worker cut: a host that does not lead the swarm is cut off. Ours is the time until as many instances serve by their
+  probe on the other hosts, as a daemon says it, the peer's the time until the engine says that as many run there. Both
+  are asked at the same time, of the same cut, and neither waits for the other.
 - Failed requests: short ones (one request each) and long ones (two seconds) at the VIP, during a rolling deploy and
   while the number goes up and down; the peer's are at a port that Docker publishes, during `docker service update`.
-- The rows of `bench/stacks_scale.py`.
+- The rows of `bench/stacks_scale.py`, which need no engine.
 
-Needs root, dockerd and etcd.
+A row that fails says why, and costs no other. Needs root, dockerd and etcd.
 """
 
 import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import aiohttp
+from rows import FAILURES, RowBudget, reason_of, unmeasured
 from stacks_scale import plan_row, ps_row
 
 from harness import MissingError, Row, main, ratio, scratch
 from mesh.platform.fleet.swarm import SwarmFleet
 from tests.system.docker.fleet_lab import FleetLab, FleetWorker, lacking
 from tests.system.docker.worker import Outcome, load
-from tests.system.e2e.programs import call
 
 SERVICES, INSTANCES, PORT, PEER_PORT = 10, 3, 30080, 31080
-LIMIT = 300.0
+ROW_LIMIT, LIMIT = (300.0, 900.0), (1200.0, 4000.0)
+"""Seconds of one row and of all on engines: with `--quick`, and without."""
+CUT_INSTANCES = 6
+DEPLOY = f"deploy of {SERVICES} services x {INSTANCES} on three nodes, beside `docker stack deploy`"
+CUT = (
+    f"a worker is cut off: until {CUT_INSTANCES} instances serve elsewhere, beside until the engine has as many running"
+)
+ROLLING = "failed requests of a rolling deploy, beside `docker service update` of a published port"
+SCALING = "failed requests of a scale from 3 to 6 and back"
 OURS = """
   s{n}:
     image: test_service
@@ -65,10 +75,9 @@ def write_peer(path: Path, services: int) -> str:
 
 
 async def until(holds: Callable[[], Awaitable[bool]], began: float) -> float:
-    """Return the seconds from `began` until an asynchronous condition holds."""
-    async with asyncio.timeout(LIMIT):
-        while not await holds():
-            await asyncio.sleep(0.1)
+    """Return the seconds from `began` until an asynchronous condition holds. The row's time bounds it."""
+    while not await holds():
+        await asyncio.sleep(0.1)
     return time.monotonic() - began
 
 
@@ -99,12 +108,31 @@ async def until_all_answer(lab: FleetLab, first_port: int, services: int, began:
     return await until(none_is_left, began)
 
 
+async def output(*command: str) -> str:
+    """Return what a command prints. It ends with the row that it is of. Raises `RuntimeError` if it fails."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        printed, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        # The last line has the reason: above it are steps, or where a program was.
+        raise RuntimeError(printed.decode(errors="replace").strip().rpartition("\n")[2])
+    return printed.decode()
+
+
 async def docker(worker: FleetWorker, *arguments: str) -> str:
     """Return the output of a docker command. Raises `RuntimeError`."""
-    status, output = await call(*worker.engine.command(*arguments), seconds=LIMIT)
-    if status:
-        raise RuntimeError(output)
-    return output
+    return await output(*worker.engine.command(*arguments))
+
+
+async def vipmesh(worker: FleetWorker, *line: str) -> str:
+    """Return the output of a verb. Raises `RuntimeError`."""
+    return await output(*worker.command(*line))
 
 
 async def until_empty(lab: FleetLab) -> None:
@@ -123,9 +151,9 @@ async def deploy_row(lab: FleetLab, directory: Path, rounds: int) -> Row:
         file = write(directory / "ours.yaml", SERVICES)
         began = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(first.vipmesh("deploy", "--wait", "200", file))
+            tasks.create_task(vipmesh(first, "deploy", "--wait", "200", file))
             ours.append(await until_all_answer(lab, PORT, SERVICES, began))
-        await first.vipmesh("undeploy", "bench", "--wait", "200")
+        await vipmesh(first, "undeploy", "bench", "--wait", "200")
         await until_empty(lab)
         file = write_peer(directory / "peer.yaml", SERVICES)
         began = time.monotonic()
@@ -134,8 +162,7 @@ async def deploy_row(lab: FleetLab, directory: Path, rounds: int) -> Row:
         await docker(first, "stack", "rm", "peer")
         await until_empty(lab)
     times, spread = ratio(ours, peer)
-    bench = f"deploy of {SERVICES} services x {INSTANCES} on three nodes, beside `docker stack deploy`"
-    return Row(bench, seconds(ours), seconds(peer), times, spread, "<= 1.3", times <= 1.3)
+    return Row(DEPLOY, seconds(ours), seconds(peer), times, spread, "<= 1.3", times <= 1.3)
 
 
 def seconds(values: Sequence[float]) -> str:
@@ -143,70 +170,60 @@ def seconds(values: Sequence[float]) -> str:
     return f"{sorted(values)[len(values) // 2]:.1f} s"
 
 
-async def serving(worker: FleetWorker) -> frozenset[str]:
-    """Return the tasks that serve, as a daemon sees it."""
+async def serving(worker: FleetWorker, lost: str) -> int:
+    """Return how many instances serve on other workers than the lost one, as a daemon sees it."""
     connector = aiohttp.UnixConnector(worker.admin.removeprefix("unix://"))
     async with aiohttp.ClientSession(connector=connector) as session, session.get("http://w/v1/status") as response:
         status = await response.json()
-    return frozenset(
-        endpoint["name"].rpartition(".")[2]
+    return sum(
+        endpoint["serving"] and endpoint["worker"] != lost
         for service in status["services"]
         for endpoint in service["endpoints"]
-        if endpoint["serving"] and endpoint["name"]
     )
 
 
 async def cut_row(lab: FleetLab, directory: Path, rounds: int) -> Row:
     """Return the row of a worker that is cut off."""
-    first, wanted, ours, peer = lab.workers[1], 6, list[float](), list[float]()
-    await first.vipmesh("deploy", "--wait", "200", write(directory / "cut.yaml", 1, wanted))
+    first, wanted, ours, peer = lab.workers[1], CUT_INSTANCES, list[float](), list[float]()
+    await vipmesh(first, "deploy", "--wait", "200", write(directory / "cut.yaml", 1, wanted))
     fleet = SwarmFleet(first.engine.url)
     for _ in range(rounds):
         await lab.whole()
         lost = 2 if await lab.leader(1) == 3 else 3
         gone = next(each.id for each in await fleet.workers() if each.name == f"w{lost}")
 
-        async def running(gone: str = gone) -> frozenset[str]:
-            found = (t for t in await fleet.tasks() if t.desired == t.state == "running" and t.worker_id != gone)
-            return frozenset(task.id for task in found)
+        async def all_run(gone: str = gone) -> bool:
+            tasks = await fleet.tasks()
+            return sum(t.desired == t.state == "running" and t.worker_id != gone for t in tasks) >= wanted
 
-        async def all_run() -> bool:
-            return len(await running()) >= wanted
-
-        async def all_serve() -> bool:
-            return len(await running() & await serving(first)) >= wanted
+        async def all_serve(lost: str = f"w{lost}") -> bool:
+            return await serving(first, lost) >= wanted
 
         lab.cut(lost)
         began = time.monotonic()
-        peer.append(await until(all_run, began))
-        ours.append(await until(all_serve, began))
+        async with asyncio.TaskGroup() as tasks:
+            served = tasks.create_task(until(all_serve, began))
+            ran = tasks.create_task(until(all_run, began))
+        ours.append(served.result())
+        peer.append(ran.result())
         lab.heal(lost)
         await lab.whole()
         # An instance of another number and back: the returned host has none else.
         for number in (wanted + 2, wanted):
-            await first.vipmesh("scale", f"s0={number}", "--wait", "200")
-    await first.vipmesh("undeploy", "bench", "--wait", "200")
+            await vipmesh(first, "scale", f"s0={number}", "--wait", "200")
+    await vipmesh(first, "undeploy", "bench", "--wait", "200")
     times, spread = ratio(ours, peer)
-    bench = f"a worker is cut off: until {wanted} instances serve, beside until the engine has as many running"
-    return Row(bench, seconds(ours), seconds(peer), times, spread, "<= 1.2", times <= 1.2)
+    return Row(CUT, seconds(ours), seconds(peer), times, spread, "<= 1.2", times <= 1.2)
 
 
-async def request_rows(lab: FleetLab, directory: Path, *, quick: bool) -> Sequence[Row]:
-    """Return the rows of failed requests."""
-    rate, long = (60, 6) if quick else (200, 20)
+async def rolling_row(lab: FleetLab, directory: Path, rate: int, long: int) -> Row:
+    """Return the row of failed requests while a release replaces another one."""
     first = lab.workers[1]
-
-    async def deploy(level: int) -> None:
-        await first.vipmesh("deploy", "--wait", "200", write(directory / "load.yaml", 1, INSTANCES, level))
-
-    await deploy(1)
+    await vipmesh(first, "deploy", "--wait", "200", write(directory / "load.yaml", 1))
     vip = await first.vip("s0.bench.test")
     async with load(first.prefix, vip, rate=rate, long=long, patience=30) as rolled:
-        await deploy(2)
-    async with load(first.prefix, vip, rate=rate, long=long, patience=30) as scaled:
-        for number in (6, 3):
-            await first.vipmesh("scale", f"s0={number}", "--wait", "200")
-    await first.vipmesh("undeploy", "bench", "--wait", "200")
+        await vipmesh(first, "deploy", "--wait", "200", write(directory / "load.yaml", 1, level=2))
+    await vipmesh(first, "undeploy", "bench", "--wait", "200")
     await docker(
         *(first, "service", "create", "--detach=false", "--no-resolve-image", "--name", "peer", "--replicas", "3"),
         *("--publish", f"mode=host,target=80,published={PEER_PORT}", "test_service"),
@@ -214,12 +231,19 @@ async def request_rows(lab: FleetLab, directory: Path, *, quick: bool) -> Sequen
     async with load(first.prefix, first.address, PEER_PORT, rate=rate, long=long, patience=30) as updated:
         await docker(first, "service", "update", "--detach=false", "--no-resolve-image", "--env-add", "L=2", "peer")
     await docker(first, "service", "rm", "peer")
-    return [
-        failed_row(
-            "failed requests of a rolling deploy, beside `docker service update` of a published port", rolled, updated
-        ),
-        failed_row("failed requests of a scale from 3 to 6 and back", scaled, None),
-    ]
+    return failed_row(ROLLING, rolled, updated)
+
+
+async def scaling_row(lab: FleetLab, directory: Path, rate: int, long: int) -> Row:
+    """Return the row of failed requests while the number goes up and down."""
+    first = lab.workers[1]
+    await vipmesh(first, "deploy", "--wait", "200", write(directory / "load.yaml", 1))
+    vip = await first.vip("s0.bench.test")
+    async with load(first.prefix, vip, rate=rate, long=long, patience=30) as scaled:
+        for number in (6, 3):
+            await vipmesh(first, "scale", f"s0={number}", "--wait", "200")
+    await vipmesh(first, "undeploy", "bench", "--wait", "200")
+    return failed_row(SCALING, scaled, None)
 
 
 def failed_row(bench: str, ours: Outcome, peer: Outcome | None) -> Row:
@@ -235,25 +259,49 @@ def failed(outcome: Outcome) -> str:
     return ", ".join(f"{count} of {outcome.done.get(kind, 0)} {kind}" for kind, count in counts)
 
 
-async def lab_rows(lab: FleetLab, directory: Path, *, quick: bool) -> Sequence[Row]:
-    """Return the rows that need engines."""
+async def clean(lab: FleetLab) -> None:
+    """Remove what a row has left that failed: all services of the swarm, whoever made them."""
+    for number in lab.workers:
+        lab.heal(number)
     await lab.whole()
-    return [
-        await deploy_row(lab, directory, 1 if quick else 5),
-        await cut_row(lab, directory, 1 if quick else 5),
-        *await request_rows(lab, directory, quick=quick),
-    ]
+    if services := (await docker(lab.workers[1], "service", "ls", "-q")).split():
+        await docker(lab.workers[1], "service", "rm", *services)
+    await until_empty(lab)
+
+
+async def lab_rows(lab: FleetLab, directory: Path, *, quick: bool) -> Sequence[Row]:
+    """Return the rows that need engines, each measured on its own."""
+    rounds, rate, long = (1, 60, 6) if quick else (5, 200, 20)
+    rows: list[Row] = []
+    works: Sequence[tuple[str, str, Callable[[], Awaitable[Row]]]] = (
+        (DEPLOY, "<= 1.3", partial(deploy_row, lab, directory, rounds)),
+        (CUT, "<= 1.2", partial(cut_row, lab, directory, rounds)),
+        (ROLLING, "0", partial(rolling_row, lab, directory, rate, long)),
+        (SCALING, "0", partial(scaling_row, lab, directory, rate, long)),
+    )
+    budget = RowBudget(ROW_LIMIT[not quick], LIMIT[not quick])
+    for bench, goal, work in works:
+
+        async def whole(work: Callable[[], Awaitable[Row]] = work) -> Sequence[Row]:
+            await lab.whole()
+            return [await work()]
+
+        rows += await budget.measure(bench, goal, whole, partial(clean, lab))
+    return rows
 
 
 def run(quick: bool) -> Sequence[Row]:
     """`quick`: one round on engines, else five."""
     if reason := lacking():
-        raise MissingError(f"this bench runs three engines: {reason}")
+        raise MissingError(f"this bench runs three engines: {reason}; bench/stacks_scale.py needs none")
     rows = [plan_row(quick), ps_row(quick)]
-    with scratch() as directory:
-        lab = FleetLab(directory)
-        with lab.running():
-            rows += asyncio.run(lab_rows(lab, directory, quick=quick))
+    try:
+        with scratch() as directory:
+            lab = FleetLab(directory)
+            with lab.running():
+                rows += asyncio.run(lab_rows(lab, directory, quick=quick))
+    except FAILURES as error:
+        rows.append(unmeasured("the rows on three engines", "all", reason_of(error)))
     return rows
 
 

@@ -1,8 +1,12 @@
 """How the cost of stacks grows: the plan of a large one beside a small one, and `ps` of 200 tasks beside `status`.
 
 The plan is what a deploy computes between two answers of the engine: the files' project to what is wanted, what runs,
-the difference, the zones and the next steps of each service. `ps` asks a server that answers as the engine of a manager
-does, with 20 services of 10 tasks; `status` and it ask the same admin API, of a worker with 200 endpoints.
+the difference, the zones and the next steps of each service. `status` and `ps` ask the same admin API, of a worker with
+200 endpoints, which asks for `ps` a server that answers as the engine of a manager does, with 20 services of 10 tasks.
+
+    PYTHONPATH=. python bench/stacks_scale.py
+
+needs no engine; `bench/stacks.py` has these rows, too.
 """
 
 import asyncio
@@ -10,8 +14,8 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -19,11 +23,15 @@ from typing import Any
 from aiohttp import web
 from status import api, piped
 
-from harness import Row, ratio, scratch
+from harness import Row, main, ratio, scratch
+from mesh.api.stack_readiness import SnapshotReadiness
+from mesh.control.snapshot import WorkerSnapshot
 from mesh.platform.fleet.encode import encode_spec
 from mesh.platform.fleet.protocol import FleetService, FleetSpec, FleetTask, FleetWorker
+from mesh.platform.fleet.swarm import SwarmFleet
 from mesh.platform.stacks.differ import diff_stack
 from mesh.platform.stacks.model import Desired, Stack, StackSite
+from mesh.platform.stacks.operations import StackOperations
 from mesh.platform.stacks.placing import zone_problems
 from mesh.platform.stacks.rollout import next_round
 from mesh.platform.stacks.running import EndpointAnswer, read_running
@@ -32,6 +40,7 @@ from mesh.platform.stacks.translate import translate
 from mesh.sources.compose.files import load_compose_project
 from mesh.sources.compose.limits import ComposeLimits
 from mesh.testing.fleet import fake_worker
+from mesh.testing.store import MemoryCluster, MemoryStore
 
 TASKS = 10
 """Instances of each service."""
@@ -181,10 +190,19 @@ def engine(directory: Path, services: int) -> Iterator[str]:
         thread.join()
 
 
+def daemon(directory: Path, services: int, socket: str) -> AbstractContextManager[str]:
+    """The admin API of a worker with that engine; its address."""
+
+    def stacks(observe: Callable[[], WorkerSnapshot]) -> StackOperations:
+        return StackOperations(SwarmFleet(socket), SnapshotReadiness(observe), MemoryStore(MemoryCluster(), "w1"))
+
+    return api(directory, services, TASKS, stacks)
+
+
 def ps_row(quick: bool) -> Row:
     """Return the row of `ps`."""
     services = 20
-    with scratch() as directory, api(directory, services, TASKS) as admin, engine(directory, services) as socket:
+    with scratch() as directory, engine(directory, services) as socket, daemon(directory, services, socket) as admin:
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
         environment |= {
             "PYTHONPYCACHEPREFIX": f"{directory}/bytecode",
@@ -200,3 +218,12 @@ def ps_row(quick: bool) -> Row:
     times, spread = ratio(ours, peer)
     bench = f"`ps` of {services * TASKS} tasks, beside `status` of as many endpoints"
     return Row(bench, text(ours), text(peer), times, spread, "<= 1.5", times <= 1.5)
+
+
+def run(quick: bool) -> Sequence[Row]:
+    """`quick`: fewer rounds."""
+    return [plan_row(quick), ps_row(quick)]
+
+
+if __name__ == "__main__":
+    sys.exit(main(run, __doc__ or ""))

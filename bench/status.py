@@ -21,6 +21,7 @@ import uvloop
 
 from harness import Row, main, ratio, scratch
 from mesh.api.http.server import AdminApi, AdminListenConfig
+from mesh.api.http.stacks import StackRequests
 from mesh.control.planner import make_plan
 from mesh.control.snapshot import WorkerFacts, WorkerSnapshot
 from mesh.health.history import CheckHistory
@@ -72,14 +73,20 @@ def observed(of_services: int = SERVICES, of_endpoints: int = ENDPOINTS) -> Work
 
 
 @contextmanager
-def api(directory: Path, services: int = SERVICES, endpoints: int = ENDPOINTS) -> Iterator[str]:
-    """The admin API in a thread of its own; its address."""
+def api(
+    directory: Path,
+    services: int = SERVICES,
+    endpoints: int = ENDPOINTS,
+    stacks: Callable[[Callable[[], WorkerSnapshot]], StackRequests] | None = None,
+) -> Iterator[str]:
+    """The admin API in a thread of its own; its address. `stacks` makes what lists stacks, of what takes snapshots."""
     seen, ready, over = observed(services, endpoints), threading.Event(), asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def serve() -> None:
         loops.append(asyncio.get_running_loop())
-        served = AdminApi(AdminListenConfig(f"unix://{directory}/admin.sock"), lambda: seen)
+        lists = None if stacks is None else stacks(lambda: seen)
+        served = AdminApi(AdminListenConfig(f"unix://{directory}/admin.sock"), lambda: seen, stacks=lists)
         await served.start()
         ready.set()
         await over.wait()

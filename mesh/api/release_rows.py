@@ -37,7 +37,7 @@ class RolloutStatus:
     old: str | None
     """The release before; None if there is none, or for the endpoints that name none."""
     state: str
-    """What it does, in words."""
+    """Its state as a sentence: `step 2 of 3: 10 % for v2`."""
     reason: str
     """Why it is there: what the judge saw, or who asked for it."""
     step: int

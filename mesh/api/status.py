@@ -197,7 +197,7 @@ class WorkerStatus:
     acting: str | None = None
     """The worker whose daemon acts for the swarm; None if it is not known, or the engine is part of no swarm."""
     autoscaling: tuple[ServiceScaling, ...] = ()
-    """What autoscaling has decided last of each service, if this worker acts for the swarm; empty in events."""
+    """The last decision of autoscaling on each service, if this worker acts for the swarm; empty in events."""
     logs: CollectedLogs | None = None
     """How far `vipmesh ship` is; None if nothing answers and no container asks for it, and in events."""
 

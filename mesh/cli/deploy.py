@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mesh.cli.documents import ProblemDocument
+from mesh.cli.manager_only import refusal_here, require_manager_here
 from mesh.cli.output import complain, print_json, printable
 from mesh.cli.stack_access import (
     StackRequestError,
     no_swarm,
     print_failures,
-    require_manager,
     run_stack_verb,
     stack_applier,
 )
@@ -76,7 +76,7 @@ async def deploy_files(options: argparse.Namespace, settings: Settings, fleet: F
 
 async def undeploy_project(options: argparse.Namespace, fleet: Fleet) -> int:
     """Remove what runs of a project, and name the volumes that stay. Raises `MeshError`."""
-    await require_manager(fleet)
+    await require_manager_here(options, fleet)
     services = await fleet.services()
     if options.project not in projects_of(services):
         known = ", ".join(projects_of(services)) or "none"
@@ -145,11 +145,16 @@ def _read(options: argparse.Namespace, settings: Settings) -> tuple[Stack, tuple
     reader = EnvironmentReader(project.files, ComposeBudget(limits, _ENVIRONMENTS * len(options.files)))
     environments: dict[str, Mapping[str, str]] = {}
     problems: list[Problem] = []
+    unread: set[str] = set()
     for service in project.content.services.values():
+        if not service.is_active:
+            continue  # compose does not read its files either
         environments[service.name], found = reader.read(service)
         problems.extend(found)
+        if any(problem.severity is Severity.ERROR for problem in found):
+            unread.add(service.name)
     directory = str(options.files[0].absolute().parent)
-    stack = read_stack(project.content, name, environments, settings.dns_domain, directory)
+    stack = read_stack(project.content, name, environments, settings.dns_domain, directory, unread=unread)
     return stack, (*problems, *stack.problems)
 
 
@@ -157,11 +162,13 @@ async def _prepare(options: argparse.Namespace, fleet: Fleet) -> bool:
     """Make a swarm if that is asked for; return whether there is one. Raises `MeshError`."""
     state = await fleet.state()
     if state.is_active:
-        await require_manager(fleet)
+        await require_manager_here(options, fleet)
         return True
     if options.dry_run:
         return False
-    if not options.init or state.live_restore:
+    if not options.init:
+        raise await refusal_here(options, no_swarm(state))
+    if state.live_restore:
         raise no_swarm(state)
     await fleet.initialize()
     if not options.json:

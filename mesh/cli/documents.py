@@ -81,9 +81,9 @@ class RolloutChangeDocument:
     service: str
     """The service, `project/service`; as it was written if it was refused."""
     phase: str | None = None
-    """What the rollout does now; None if it was refused."""
+    """The phase that the rollout is in now: `step`, `confirm`, `aborted`; None if the request was refused."""
     state: str | None = None
-    """The same in words."""
+    """The phase as a sentence; None if the request was refused."""
     reason: str | None = None
     """Why it does that: the verb, and who typed it."""
     error: str | None = None

@@ -212,7 +212,7 @@ def _add_stacks(verbs: _Verbs) -> None:
     history = verbs.add_parser("history", help="show who deployed what of a project, and when")
     history.add_argument("project", metavar="PROJECT")
     _asks(history)
-    history.set_defaults(of="ps", elsewhere=True)
+    history.set_defaults(of="history", elsewhere=True)
 
 
 def _waits(verb: argparse.ArgumentParser) -> None:

@@ -1,60 +1,73 @@
-"""`vipmesh ps` and `history`: what the engine runs of each stack, and who deployed what when.
+"""`vipmesh ps`: what the engine runs of each stack.
 
-Both ask the engine of this host. If it is no manager of the swarm, or there is none, they ask the daemon, which knows
-what another worker's engine runs, and the last deploys.
+It asks the daemon of this host, which asks the engine of this host: one request and one answer. Where that does not
+tell, `engine_listing` asks the engine itself, and other workers. What is imported here is waited for at each start.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 
+import msgspec
+
+from mesh.cli.access import find_access
+from mesh.cli.client import AdminClient, DaemonUnreachableError
 from mesh.cli.output import complain, print_json, printable
-from mesh.cli.stack_access import AdminReadiness, elsewhere, require_manager, run_stack_verb
-from mesh.cli.stack_documents import InstancesDocument
-from mesh.model.codes import Code
-from mesh.model.errors import CodedText, MeshError, SettingsError
-from mesh.platform.fleet.protocol import Fleet
-from mesh.platform.stacks.errors import StackRequestError
-from mesh.platform.stacks.listing import DeployRow, ReleaseRow, StackHistoryDocument, deploy_rows, release_rows
-from mesh.platform.stacks.readiness import StackReadiness
-from mesh.platform.stacks.records import history_of
-from mesh.platform.stacks.running import EndpointAnswer, read_running
+from mesh.model.errors import CodedText
+from mesh.platform.stacks.rows import ReleaseRow, StacksDocument
 
-_DIGITS = 8
-"""Digits of a digest that are shown to people."""
+_PATIENCE = 3.0
+"""Seconds that the daemon of this host has, before the engine itself is asked."""
 
 
 def ps(options: argparse.Namespace) -> int:
     """Run `vipmesh ps`. Exit status 1 if no engine answers, or nothing is called so."""
-    return run_stack_verb(options, lambda _, fleet: list_instances(options, fleet, AdminReadiness(options)))
+    rows = ask_own_daemon(options)
+    if rows is None:
+        from mesh.cli.engine_listing import ask_engine
+
+        return ask_engine(options)
+    return print_instances(options, rows)
 
 
-def history(options: argparse.Namespace) -> int:
-    """Run `vipmesh history`. Exit status 1 if nothing was deployed of the project."""
-    return run_stack_verb(options, lambda _, fleet: list_deploys(options, fleet))
+def ask_own_daemon(options: argparse.Namespace) -> Sequence[ReleaseRow] | None:
+    """Return what the engine of this host runs, as the daemon of this host has asked it; None if that does not tell.
 
-
-async def list_instances(options: argparse.Namespace, fleet: Fleet, readiness: StackReadiness) -> int:
-    """Print what runs. Raises `MeshError`; that no daemon answers is said below the rest."""
-    worker: str | None = None
-    silent: CodedText | None = None
-    found_rows: Sequence[ReleaseRow]
+    A daemon that is asked over TCP may be of another host. Raises `SettingsError`.
+    """
+    access = find_access(options, os.environ)
+    if access.address.socket_path is None:
+        return None
     try:
-        await require_manager(fleet)
-    except SettingsError:
-        raise
-    except MeshError as error:
-        found = await elsewhere(options, error, lambda remote: remote.listing())
-        worker, found_rows = found.worker, found.services
-    else:
-        found_rows, silent = await _own_rows(fleet, readiness)
-    rows = tuple(row for row in found_rows if _is_called(options.service, row.service))
+        body = AdminClient(options, access).ask("/v1/stacks?here=true", timeout=_PATIENCE).body
+        found = msgspec.json.decode(body, type=StacksDocument)
+    except (DaemonUnreachableError, ValueError, RecursionError):
+        return None
+    return None if found.error is not None else found.services
+
+
+def print_instances(
+    options: argparse.Namespace,
+    found: Sequence[ReleaseRow],
+    worker: str | None = None,
+    silent: CodedText | None = None,
+) -> int:
+    """Print the rows that the options name, and return the exit status.
+
+    `worker`: the other one whose engine has answered. `silent`: why it is not known what serves.
+    """
+    rows = tuple(row for row in found if _is_called(options.service, row.service))
     if options.service is not None and not rows:
-        raise StackRequestError(
-            Code.STACK_UNKNOWN, f"no deployed service is called {options.service}; `vipmesh ps` lists all"
-        )
+        from mesh.cli.output import report_failure
+        from mesh.model.codes import Code
+
+        reason = f"no deployed service is called {options.service}; `vipmesh ps` lists all"
+        return report_failure(options, [CodedText(reason, Code.STACK_UNKNOWN)])
     if options.json:
-        text, code = (None, None) if silent is None else (silent.text, str(silent.code))
-        print_json(InstancesDocument(rows, text, code, worker))
+        from mesh.cli.stack_documents import InstancesDocument
+
+        error, code = (None, None) if silent is None else (silent.text, str(silent.code))
+        print_json(InstancesDocument(rows, error, code, worker))
         return 0
     for line in _table(rows):
         print(printable(line))
@@ -65,54 +78,9 @@ async def list_instances(options: argparse.Namespace, fleet: Fleet, readiness: S
     return 0
 
 
-async def list_deploys(options: argparse.Namespace, fleet: Fleet) -> int:
-    """Print the last deploys of a project. Raises `MeshError`.
-
-    If the engine of this host carries none, those in the store count, which the daemon has.
-    """
-    rows: Sequence[DeployRow] = ()
-    refused: MeshError = StackRequestError(Code.STACK_UNKNOWN, f"nothing of project {options.project} was deployed")
-    try:
-        await require_manager(fleet)
-        rows = deploy_rows(history_of(read_running(options.project, await fleet.services(), (), {})), ())
-    except SettingsError:
-        raise
-    except MeshError as error:
-        refused = error
-    if not rows:
-        rows = (await elsewhere(options, refused, lambda remote: remote.history(options.project))).deploys
-    if options.json:
-        print_json(StackHistoryDocument(options.project, tuple(rows)))
-        return 0
-    for row in rows:
-        print(printable(f"{row.at}  {row.by}  {row.service}  {_release(row)}  {row.image or ''}".rstrip()))
-    return 0
-
-
-async def _own_rows(fleet: Fleet, readiness: StackReadiness) -> tuple[Sequence[ReleaseRow], CodedText | None]:
-    """Return what the engine of this host runs, and why it is not known what serves; None if it is."""
-    services, tasks = await fleet.services(), await fleet.tasks()
-    workers = {each.id: each.name for each in await fleet.workers()}
-    silent: CodedText | None = None
-    answers: Mapping[str, EndpointAnswer] | None = None
-    try:
-        answers = await readiness.answers()
-    except SettingsError:
-        raise
-    except MeshError as error:
-        silent = error.coded
-    return release_rows(services, tasks, workers, answers), silent
-
-
 def _is_called(asked: str | None, owner: str) -> bool:
     project, _, service = owner.rpartition("/")
     return asked in (None, service, owner, project)
-
-
-def _release(row: DeployRow) -> str:
-    if row.release is None or row.digest.startswith(row.release):
-        return row.digest[:_DIGITS]
-    return f"{row.release} ({row.digest[:_DIGITS]})"
 
 
 def _table(rows: Sequence[ReleaseRow]) -> Sequence[str]:

@@ -4,12 +4,12 @@ import argparse
 from collections.abc import AsyncIterator, Awaitable, Sequence
 
 from mesh.cli import stack_access
+from mesh.cli.manager_only import require_manager_here
 from mesh.cli.output import complain, print_json, printable
 from mesh.cli.stack_access import (
     DEFAULT_WAIT,
     StackRequestError,
     print_failures,
-    require_manager,
     run_stack_verb,
     told_lines,
 )
@@ -37,7 +37,7 @@ def stack_mover(fleet: Fleet, options: argparse.Namespace) -> StackMover:
 
 async def rebalance_services(options: argparse.Namespace, fleet: Fleet) -> int:
     """Spread the services that the options name, or all. Raises `MeshError`."""
-    await require_manager(fleet)
+    await require_manager_here(options, fleet)
     asked = _asked(options.service, await fleet.services())
     movable = [each for each in asked if each.spec.instances is not None and not has_data(each)]
     bound = tuple(sorted({service_name(each) for each in asked if has_data(each)}))

@@ -17,7 +17,7 @@ from mesh.cli.client import AdminClient, DaemonUnreachableError
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
 from mesh.platform.stacks.errors import StackRequestError
-from mesh.platform.stacks.listing import StackHistoryDocument, StacksDocument
+from mesh.platform.stacks.rows import StackHistoryDocument, StacksDocument
 
 T = TypeVar("T")
 

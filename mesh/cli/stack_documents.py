@@ -6,7 +6,7 @@ Fields are added, never changed or removed; a program must ignore fields that it
 from dataclasses import dataclass
 
 from mesh.cli.documents import ProblemDocument
-from mesh.platform.stacks.listing import ReleaseRow
+from mesh.platform.stacks.rows import ReleaseRow
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 import argparse
 from collections.abc import Iterator
 
+from mesh.cli.manager_only import require_manager_here
 from mesh.cli.output import printable
 from mesh.cli.rebalance import carried_out, moves_document, report_moves, stack_mover
-from mesh.cli.stack_access import StackRequestError, require_manager, run_stack_verb
+from mesh.cli.stack_access import StackRequestError, run_stack_verb
 from mesh.cli.stack_documents import InstanceMovesDocument
 from mesh.model.codes import Code
 from mesh.model.errors import MeshError
@@ -25,7 +26,7 @@ def undrain(options: argparse.Namespace) -> int:
 
 async def drain_worker(options: argparse.Namespace, fleet: Fleet) -> int:
     """Name what cannot be kept whole, then move what runs on the worker. Raises `MeshError`."""
-    await require_manager(fleet)
+    await require_manager_here(options, fleet)
     workers = await fleet.workers()
     worker = find_worker(options.emptied, workers)
     effects = drain_effects(WorkerView(worker, await fleet.services(), await fleet.tasks()), workers)
@@ -59,7 +60,7 @@ async def drain_worker(options: argparse.Namespace, fleet: Fleet) -> int:
 
 async def return_worker(options: argparse.Namespace, fleet: Fleet) -> int:
     """Let a worker have instances again. Raises `MeshError`."""
-    await require_manager(fleet)
+    await require_manager_here(options, fleet)
     worker = find_worker(options.emptied, await fleet.workers())
     mover = stack_mover(fleet, options)
     outcome, error = await carried_out(mover, mover.undrain(worker.id))

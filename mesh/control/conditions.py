@@ -28,7 +28,7 @@ class LoopConditions(Conditions):
     acting: str | None = None
     """The worker whose daemon acts for the swarm; None if that is not known, or there is no swarm."""
     scaling: tuple[ServiceScaling, ...] = ()
-    """What autoscaling has decided last of each service; empty while another daemon acts for the swarm."""
+    """The last decision of autoscaling on each service; empty while another daemon acts for the swarm."""
     repairs: int = 0
     """The number of outside changes that were repaired since the start."""
     internal_errors: InternalErrors = INTERNAL_ERRORS

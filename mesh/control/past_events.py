@@ -130,7 +130,7 @@ class EventMoment:
     repairs: int = 0
     """The number of changes from outside that were reverted since the start."""
     scaling: tuple[ServiceScaling, ...] = ()
-    """What autoscaling has decided last of each service."""
+    """The last decision of autoscaling on each service."""
     probe_answer: Callable[[EndpointKey], str | None] = lambda _: None
     """Returns the last answer to the probe of an endpoint; None if it is not known."""
     drained_by: Mapping[str, str] = field(default_factory=dict)

@@ -54,7 +54,7 @@ class EndpointRamp(NamedTuple):
 
 
 class _Start(NamedTuple):
-    """What is known of an endpoint with slow start."""
+    """Where an endpoint with slow start is in its life."""
 
     run: str | None
     """Its process, see `Endpoint.run`."""
@@ -63,7 +63,7 @@ class _Start(NamedTuple):
     served at the first look.
     """
     wall: int = 0
-    """The same in seconds since 1970."""
+    """When it began to serve, in whole seconds since 1970."""
     is_whole: bool = False
     """Whether it has its whole weight whatever its age, since the others could not carry the rest."""
 

@@ -89,7 +89,7 @@ class WorkerSnapshot:
     acting: str | None = None
     """The worker whose daemon acts for the swarm; None if that is not known, or there is no swarm."""
     scaling: tuple[ServiceScaling, ...] = ()
-    """What autoscaling has decided last of each service, if this worker's daemon acts for the swarm."""
+    """The last decision of autoscaling on each service, if this worker's daemon acts for the swarm."""
     collected: CollectedLogs | None = None
     """How far `vipmesh ship` is; None if nothing answers and no container asks for it."""
     slow_starts: SlowStarts = field(default_factory=SlowStarts)

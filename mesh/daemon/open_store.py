@@ -50,7 +50,7 @@ UsageStoreOpener: TypeAlias = Callable[[], Awaitable[UsageStore]]
 
 
 def usage_opener(settings: Settings) -> UsageStoreOpener:
-    """Return what opens the store of usage records; a single worker has one, whoever opens it."""
+    """Return a function that opens the store of usage records. With SQLite it returns the same store each time."""
     return _opener(settings, lambda etcd, prefix: EtcdUsageStore(etcd, etcd_url.usage_prefix(prefix)))
 
 

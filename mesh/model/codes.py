@@ -1835,6 +1835,16 @@ class Code(Enum):
         managers one may fail, of five two.
         """,
     )
+    STACK_ON_MANAGER = (
+        "VM926",
+        "The verb is typed on another worker, whose engine manages the swarm",
+        """
+        `deploy`, `undeploy`, `rebalance` and `drain --worker` change services through the engine of the host on which
+        they are typed, and this one's is no manager of the swarm. The message names a worker whose engine is one, and
+        the line to type there. `deploy` reads its files there: the same ones, with the `.env` beside them.
+        `docker node promote` makes the engine of this host a manager. `ps`, `history` and `scale` work here.
+        """,
+    )
     STACK_NOT_READY = (
         "VM930",
         "A service did not become ready",

@@ -35,7 +35,7 @@ class ProblemPart(StrEnum):
     AUTOSCALING = "autoscaling"
     """Usage of containers that cannot be read or told."""
     SCALING = "scaling"
-    """That no service is scaled, since the usage of all workers cannot be read."""
+    """Why no service is scaled: the usage of the workers cannot be read."""
     ROLLOUTS = "rollouts"
     """Evidence of releases that cannot be told."""
     ROLLOUT_STEPS = "rollout steps"

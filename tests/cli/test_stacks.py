@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mesh.cli import deploy as deploying
-from mesh.cli import ps, rebalance, scale, stack_access, stack_endpoints, worker_drain
+from mesh.cli import engine_listing, history, rebalance, scale, stack_access, stack_endpoints, worker_drain
 from mesh.cli.main import main
 from mesh.cli.parser import build_parser
 from mesh.cli.stack_access import StackRequestError
@@ -89,9 +89,9 @@ async def vipmesh(fleet: Fleet, *line: str) -> int:
         case "undrain":
             return await worker_drain.return_worker(options, fleet)
         case "history":
-            return await ps.list_deploys(options, fleet)
+            return await history.list_deploys(options, fleet)
         case _:
-            return await ps.list_instances(options, fleet, ServingReadiness(options))
+            return await engine_listing.list_instances(options, fleet, ServingReadiness(options))
 
 
 def read_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -181,8 +181,8 @@ async def test_ps_shows_what_runs_and_what_is_pending(
     assert await vipmesh(fleet, "ps", "--json", "shop") == 0
     (service,) = read_json(capsys)["services"]
     assert service["workers"] == {"w1": 1, "w2": 1}
-    with pytest.raises(StackRequestError, match="called nobody"):
-        await vipmesh(fleet, "ps", "nobody")
+    assert await vipmesh(fleet, "ps", "nobody") == 1
+    assert "called nobody" in capsys.readouterr().err
     ServingReadiness.error = MeshError(Code.DAEMON_UNREACHABLE, "no daemon answers")
     assert await vipmesh(fleet, "ps") == 0
     shown = capsys.readouterr()
@@ -347,7 +347,23 @@ async def test_a_swarm_without_a_leader_is_said_to_have_none(fleet: FakeFleet) -
     fleet.faults.no_quorum = True
     for verb in (["ps"], ["scale", "server=2"]):
         options = build_parser().parse_args(verb)
-        work = ps.list_instances(options, fleet, ServingReadiness(options)) if verb == ["ps"] else None
+        work = engine_listing.list_instances(options, fleet, ServingReadiness(options)) if verb == ["ps"] else None
         with pytest.raises(MeshError, match="start managers") as error:
             await (work or scale.scale_service(options, fleet))
         assert error.value.code is Code.FLEET_NO_QUORUM
+
+
+async def test_a_service_whose_variables_are_not_known_is_refused_alone(
+    fleet: FakeFleet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "shop.yaml"
+    file.write_text(
+        "name: shop\nservices:\n  lost: {image: a, env_file: no.env}\n  whole: {image: a}\n"
+        "  idle: {image: a, profiles: [debug], env_file: no.env}\n"
+    )
+    assert await vipmesh(fleet, "deploy", str(file)) == 1
+    errors = capsys.readouterr().err
+    assert "service lost, env_file" in errors
+    assert "idle" not in errors
+    assert [each.spec.container.image for each in await fleet.services()] == ["a"]
+    assert [each.spec.name for each in await fleet.services() if "lost" in each.spec.name] == []

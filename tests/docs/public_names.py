@@ -70,7 +70,7 @@ from mesh.model.service import DrainReason, Forwarding, Health, Instance, Schedu
 from mesh.model.table import RealKey, RealServer, VirtualKey, VirtualServer
 from mesh.platform.logs.reading.document import ServiceLogDocument, WorkerLogDocument
 from mesh.platform.logs.ship_state import ShipState
-from mesh.platform.stacks.listing import StackHistoryDocument, StacksDocument
+from mesh.platform.stacks.rows import StackHistoryDocument, StacksDocument
 from mesh.store import StoreSnapshot
 from mesh.store.cached import CachedStore
 from mesh.store.sqlite import SqliteStore

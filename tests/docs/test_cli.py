@@ -17,7 +17,7 @@ from mesh.cli.doctor import FindingDocument as Finding
 from mesh.cli.parser import build_parser
 from mesh.cli.top_view import TopRow, TopSnapshot
 from mesh.config import settings
-from mesh.platform.stacks.listing import DeployRow, ReleaseRow, StackHistoryDocument
+from mesh.platform.stacks.rows import DeployRow, ReleaseRow, StackHistoryDocument
 from tests.docs.pages import ROOT
 
 VERBS, _, DOCUMENTS = (ROOT / "docs" / "cli.md").read_text().partition("## What programs get")

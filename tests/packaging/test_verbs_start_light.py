@@ -1,4 +1,4 @@
-"""The imports of `status` and `check`, which people and scripts run often and wait for."""
+"""The imports of `status`, `check` and `ps`, which people and scripts run often and wait for."""
 
 import json
 import socket
@@ -56,28 +56,34 @@ STATUS = b'{"version": "1", "worker": "w1", "data_plane": "ipvs", "data_plane_re
 PATIENCE = 60.0
 
 
-async def test_a_status_that_is_answered_imports_no_more_than_it_needs(tmp_path: Path) -> None:
+STACKS = b'{"worker": "w1", "services": []}'
+
+
+@pytest.mark.parametrize(("verb", "body", "most"), [("status", STATUS, ANSWERED), ("ps", STACKS, ANSWERED)])
+async def test_a_verb_that_is_answered_imports_no_more_than_it_needs(
+    verb: str, body: bytes, most: int, tmp_path: Path
+) -> None:
     file = tmp_path / "vipmesh.toml"
     file.write_text(f'[admin]\nlisten = "unix://{tmp_path}/s"\n')
     with socket.socket(socket.AF_UNIX) as server:
         server.settimeout(PATIENCE)
         server.bind(f"{tmp_path}/s")
         server.listen()
-        thread = threading.Thread(target=_answer, args=(server,))
+        thread = threading.Thread(target=_answer, args=(server, body))
         thread.start()
-        code, output = await call(sys.executable, "-c", SCRIPT, "status", "-c", str(file))
+        code, output = await call(sys.executable, "-c", SCRIPT, verb, "-c", str(file))
         thread.join()
     assert code == 0, output
     ours, every, others = json.loads(output)
     assert set(others) <= {"msgspec", "typing_extensions"}
     assert not SLOW & set(every)
-    assert len(ours) <= ANSWERED, ours
+    assert len(ours) <= most, ours
 
 
-def _answer(server: socket.socket) -> None:
+def _answer(server: socket.socket, body: bytes) -> None:
     connection, _ = server.accept()
     with connection:
         connection.settimeout(PATIENCE)
         connection.recv(65536)
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(STATUS)}\r\n\r\n"
-        connection.sendall(head.encode() + STATUS)
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)

@@ -24,14 +24,9 @@ from mesh.model.validation import MAX_SECONDS, validate_number
 from mesh.platform.fleet.errors import FleetUnavailableError
 from mesh.platform.stacks.applier import StackOutcome
 from mesh.platform.stacks.errors import StackRequestError
-from mesh.platform.stacks.listing import (
-    DeployRow,
-    ReleaseRow,
-    StackHistoryDocument,
-    StacksDocument,
-    bounded_document,
-)
+from mesh.platform.stacks.listing import bounded_document
 from mesh.platform.stacks.operations import ScaleRequest
+from mesh.platform.stacks.rows import DeployRow, ReleaseRow, StackHistoryDocument, StacksDocument
 from mesh.platform.stacks.scaling import MOST_INSTANCES
 from mesh.util.bulkhead import Bulkhead
 

@@ -16,9 +16,10 @@ from mesh.platform.fleet.protocol import Fleet
 from mesh.platform.stacks.applier import DeployAuthor, StackApplier, StackOutcome
 from mesh.platform.stacks.errors import StackRequestError
 from mesh.platform.stacks.kept_deploys import KeptDeploy, decode_deploys, stack_key
-from mesh.platform.stacks.listing import DeployRow, ReleaseRow, deploy_rows, release_rows
+from mesh.platform.stacks.listing import deploy_rows, release_rows
 from mesh.platform.stacks.readiness import StackReadiness
 from mesh.platform.stacks.records import DeployRecord, history_of
+from mesh.platform.stacks.rows import DeployRow, ReleaseRow
 from mesh.platform.stacks.running import read_running
 from mesh.platform.stacks.scaling import find_scalable, scaled_service
 from mesh.store import Store

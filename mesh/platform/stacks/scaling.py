@@ -6,8 +6,8 @@ from dataclasses import replace
 from mesh.model.codes import Code
 from mesh.platform.fleet.protocol import FleetService
 from mesh.platform.stacks.errors import StackRequestError
-from mesh.platform.stacks.listing import ReleaseRow
 from mesh.platform.stacks.model import DesiredService
+from mesh.platform.stacks.rows import ReleaseRow
 from mesh.platform.stacks.running import RunningRelease, projects_of, read_running
 
 MOST_INSTANCES = 9999

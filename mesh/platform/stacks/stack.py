@@ -5,7 +5,7 @@ of the keys (`mesh.sources.compose.keys`) says which is which.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 
 from mesh.config.labels.parse import ParsedLabels, label_key, parse_labels
@@ -50,15 +50,18 @@ def read_stack(
     environments: Mapping[str, Mapping[str, str]],
     domain: Name,
     directory: str = "/",
+    *,
+    unread: Collection[str] = (),
 ) -> Stack:
     """Return the stack of one project, with every problem of its services.
 
     `environments` has the variables of each service, as `EnvironmentReader` reads them. `domain` is the cluster domain,
-    and `directory` the absolute path in which relative paths of files begin.
+    and `directory` the absolute path in which relative paths of files begin. `unread` are the services whose variables
+    are not all known, which are refused: without them they would be other containers.
     """
     resources = StackResources(project, directory, content.resources)
     problems = list(content.problems)
-    refused = set(content.refused)
+    refused = {*content.refused, *unread}
     services: dict[str, StackService] = {}
     served: dict[str, tuple[Name, ...]] = {}
     active = {name: service for name, service in content.services.items() if service.is_active}

@@ -26,7 +26,7 @@ from mesh.api.workers import WorkersDocument
 from mesh.model.codes import Code
 from mesh.model.table import RealKey
 from mesh.platform.logs.reading.document import ServiceLogDocument, WorkerLogDocument
-from mesh.platform.stacks.listing import StackHistoryDocument, StacksDocument
+from mesh.platform.stacks.rows import StackHistoryDocument, StacksDocument
 from mesh.testing.channel import FakeDirectory, FakeWorkerChannel
 from tests.api.http.worker import client, serving, socket_of, until
 

@@ -1,7 +1,10 @@
 """Stacks in the admin API and by `vipmesh ps`, `scale` and `history`, on engines in memory."""
 
+import argparse
+import asyncio
 import json
 import re
+import shlex
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -19,9 +22,11 @@ from mesh.api.http import stacks as stacks_module
 from mesh.api.http.server import AdminApi, AdminListenConfig
 from mesh.api.stack_readiness import endpoint_answers
 from mesh.api.status import worker_status
-from mesh.cli import ps, scale
+from mesh.cli import deploy as deploying
+from mesh.cli import engine_listing, history, ps, rebalance, scale, worker_drain
 from mesh.cli.certs import make_certificates
 from mesh.cli.parser import build_parser
+from mesh.config.settings import parse_settings
 from mesh.model.codes import Code
 from mesh.model.credential import CertificateHolder
 from mesh.model.table import RealKey
@@ -29,9 +34,9 @@ from mesh.platform.fleet.errors import FleetUnavailableError
 from mesh.platform.fleet.protocol import Fleet, FleetContainer
 from mesh.platform.stacks.errors import StackRequestError
 from mesh.platform.stacks.history_keeper import DeployHistoryKeeper
-from mesh.platform.stacks.listing import ReleaseRow, StackHistoryDocument, StacksDocument
 from mesh.platform.stacks.operations import StackOperations
 from mesh.platform.stacks.records import stamp
+from mesh.platform.stacks.rows import ReleaseRow, StackHistoryDocument, StacksDocument
 from mesh.testing.channel import FakeDirectory, FakeWorkerChannel
 from mesh.testing.fleet import FakeFleet, FakeImageRun, fake_worker
 from mesh.testing.readiness import FakeReadiness
@@ -333,9 +338,9 @@ async def vipmesh(tmp_path: Path, fleet: Fleet, *line: str) -> int:
         case "scale":
             return await scale.scale_service(options, fleet)
         case "history":
-            return await ps.list_deploys(options, fleet)
+            return await history.list_deploys(options, fleet)
         case _:
-            return await ps.list_instances(options, fleet, FakeReadiness(FakeFleet(), lambda: float(AT)))
+            return await engine_listing.list_instances(options, fleet, FakeReadiness(FakeFleet(), lambda: float(AT)))
 
 
 async def test_ps_and_history_are_answered_by_the_daemon_where_the_engine_cannot(
@@ -352,13 +357,41 @@ async def test_ps_and_history_are_answered_by_the_daemon_where_the_engine_cannot
         assert (shown[1].split()[0], shown[-1]) == ("shop/web", "from the engine of w2")
         assert await vipmesh(tmp_path, here, "ps", "--json") == 0
         assert json.loads(capsys.readouterr().out)["worker"] == "w2"
-        with pytest.raises(StackRequestError, match="called nobody"):
-            await vipmesh(tmp_path, here, "ps", "nobody")
+        assert await vipmesh(tmp_path, here, "ps", "nobody") == 1
+        assert "called nobody" in capsys.readouterr().err
         assert await vipmesh(tmp_path, here, "history", "shop") == 0
         assert re.fullmatch(r"2027-01-15T08:00:00Z  kim@w1  web  [0-9a-f]{8}\n", capsys.readouterr().out)
         assert await vipmesh(tmp_path, FakeFleet(), "history", "--json", "shop") == 0
         (row,) = json.loads(capsys.readouterr().out)["deploys"]
         assert (row["release"], row["image"], len(row["digest"])) == (None, None, 64)
+
+
+async def test_ps_is_answered_by_the_daemon_of_this_host_as_by_its_engine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet = manager()
+    await deploy(fleet)
+    entrance = socket_of(tmp_path)
+    async with served(entrance, operations(fleet)):
+        for line in (["ps"], ["ps", "--json"], ["ps", "web"], ["ps", "nobody"], ["ps", "nobody", "--json"]):
+            options = build_parser().parse_args([*line, "--admin", entrance.listen])
+            by_daemon = await asyncio.to_thread(ps.ps, options), capsys.readouterr()
+            readiness = FakeReadiness(fleet, lambda: float(AT))
+            by_engine = await engine_listing.list_instances(options, fleet, readiness), capsys.readouterr()
+            assert by_daemon == by_engine
+
+
+async def test_a_daemon_that_does_not_tell_what_runs_leaves_it_to_the_engine(tmp_path: Path) -> None:
+    entrance = socket_of(tmp_path)
+    options = build_parser().parse_args(["ps", "--admin", entrance.listen])
+    assert ps.ask_own_daemon(options) is None  # nobody listens
+    channel = channel_to("w2")
+    channel.answers["w2", "/v1/stacks?here=true"] = documented("w2")
+    async with served(entrance, operations(no_manager()), channel=channel):
+        assert await asyncio.to_thread(ps.ask_own_daemon, options) is None
+    assert not channel.asked
+    over_tcp = build_parser().parse_args(["ps", "--admin", "http://127.0.0.1:1"])
+    assert ps.ask_own_daemon(over_tcp) is None
 
 
 async def test_without_any_answer_the_verbs_say_why(tmp_path: Path) -> None:
@@ -373,6 +406,37 @@ async def test_without_any_answer_the_verbs_say_why(tmp_path: Path) -> None:
         with pytest.raises(StackRequestError, match="vipmesh deploy --init") as raised:
             await vipmesh(tmp_path, FakeFleet(), "ps")
         assert raised.value.code is Code.STACK_NO_SWARM
+
+
+@pytest.mark.parametrize("here", [no_manager(), FakeFleet()], ids=["no manager", "no swarm"])
+async def test_verbs_of_managers_name_one_and_the_line_to_type_there(tmp_path: Path, here: FakeFleet) -> None:
+    channel = channel_to("w2")
+    channel.answers["w2", "/v1/stacks?here=true"] = documented("w2")
+    file = tmp_path / "a shop.yaml"
+    file.write_text("services: {web: {image: shop}}")
+    settings = parse_settings("", {}, hostname="w1", file="-")
+
+    before = await here.state()
+
+    async def deploy_here(options: argparse.Namespace, fleet: Fleet) -> int:
+        return await deploying.deploy_files(options, settings, fleet)
+
+    lines = {
+        f"deploy --prune --wait 5 --project shop '{file}'": deploy_here,
+        "undeploy shop": deploying.undeploy_project,
+        "rebalance --dry-run shop/web": rebalance.rebalance_services,
+        "drain --worker w1": worker_drain.drain_worker,
+        "undrain --worker w1": worker_drain.return_worker,
+    }
+    async with served(socket_of(tmp_path), operations(here), channel=channel):
+        for line, run in lines.items():
+            options = build_parser().parse_args([*shlex.split(line), "--admin", socket_of(tmp_path).listen])
+            with pytest.raises(StackRequestError) as raised:
+                await run(options, here)
+            assert raised.value.code is Code.STACK_ON_MANAGER
+            assert "that of w2 is; type on w2" in str(raised.value)
+            assert str(raised.value).endswith(f": vipmesh {line}")
+    assert await here.state() == before
 
 
 async def test_a_daemon_scales_for_a_user_who_may_not_ask_the_engine(

@@ -8,8 +8,8 @@ from playwright.async_api import Page, expect
 from mesh.model.errors import MeshError
 from mesh.platform.fleet.errors import FleetUnavailableError
 from mesh.platform.stacks.applier import StackOutcome
-from mesh.platform.stacks.listing import DeployRow, ReleaseRow
 from mesh.platform.stacks.operations import ScaleRequest
+from mesh.platform.stacks.rows import DeployRow, ReleaseRow
 from tests.api.page.axe import violations
 from tests.api.page.browser import Worker
 from tests.api.page.test_hostile import ATTACKS, BAD_NEWS

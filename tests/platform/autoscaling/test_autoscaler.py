@@ -283,6 +283,56 @@ async def test_the_bounds_hold_whatever_the_load() -> None:
     assert await world.count() == 6
 
 
+def lies(id: str) -> list[bytes]:
+    """What a worker may write whose credentials somebody else has."""
+    many = tuple(InstanceUsage(f"x{number}", 1 << 50) for number in range(1000))
+    usages = [
+        WorkerUsage(1, "run", 0, {"shop/web": (InstanceUsage(id, 1 << 53),)}),
+        WorkerUsage(1, "run", 0, {"shop/web": many}),
+        WorkerUsage(1, "run", 0, {"shop/db": many, "other/web": many, "shop/web": ()}),
+        WorkerUsage(1, "run", 1 << 53, {"shop/web": (InstanceUsage(id, 0, 0, cpu_limit=1, memory_limit=1),)}),
+    ]
+    broken = [b"", b"{}", b"[]", b"\xff", b'{"round":-1}', b'{"round":1e400}', b'{"round":' * 500, b'{"services":[]}']
+    return [*map(encode_usage, usages), *broken, b'{"round":1,"services":{"shop/web":[["' + id.encode() + b'",NaN]]}}']
+
+
+async def test_whatever_is_told_only_the_number_changes_and_within_the_bounds() -> None:
+    world, autoscaler = await lab()
+    labels = {"mesh.stack": "shop", "mesh.service": "shop/db"}
+    await world.fleet.create(replace(WEB, name="shop_db--1", labels=labels))
+    task, numbers = (await world.fleet.tasks())[0].id, set[int | None]()
+    for value in lies(task):
+        for number in range(8):
+            await asyncio.sleep(10)
+            for worker in ("w1", "w2", "w3", "nobody", "../w1"):
+                text = value.replace(b'"round":1', b'"round":%d' % (number + 2))
+                await world.store.write(usage_key(worker), text)
+            await autoscaler.step(lambda: True)
+        db, web = await world.fleet.services()
+        assert db.spec == replace(WEB, name="shop_db--1", labels=labels)
+        numbers.add(web.spec.instances)
+        kept = {key: text for key, text in web.spec.labels.items() if key != AUTOSCALED_LABEL}
+        assert replace(web.spec, instances=2, labels=kept) == WEB
+    assert numbers <= {2, 4, 6}
+    assert 6 in numbers, "some of it is believed"
+    assert not [line for line in world.fleet.log if line.startswith(("remove", "set worker"))]
+
+
+async def test_a_number_that_arrives_late_is_known_as_its_own() -> None:
+    """The engine carries a change out after its time is over: the retry finds another version than it has read."""
+    world, autoscaler = await lab()
+    await world.rounds(autoscaler, 2, 900)
+    engine = await world.service()
+    late = replace(engine.spec, instances=4, labels={**engine.spec.labels, AUTOSCALED_LABEL: "4"})
+    world.fleet.faults.conflicts = 1
+    await world.rounds(autoscaler, 1, 900)
+    await world.fleet.replace(engine.id, engine.version, late)
+    await world.rounds(autoscaler, 1, 900)
+    assert (await world.count(), autoscaler.decisions["shop/web"].reason) == (4, ScalingReason.FEW_SAMPLES)
+    await world.rounds(autoscaler, 3, 900)
+    assert await world.count() == 6
+
+
 async def test_without_a_scaled_service_no_store_is_opened() -> None:
     world = Lab()
     world.failure = StoreError(Code.STORE_UNREACHABLE, "not asked")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.netns import Namespace
-from tests.system.docker.engine import CLIENT, HOST, Engine, missing, root_archive, running_engine
+from tests.system.docker.engine import CLIENT, HOST, Engine, root_archive, running_engine
 
 
 @pytest.fixture(scope="session")
@@ -43,17 +43,10 @@ START = 'CMD ["sh", "-c", "trap \'exit 0\' TERM; httpd -f -p 80 -h /www & wait"]
 @pytest.fixture
 def swarm_engine() -> Iterator[Engine]:
     """An engine of the test's own, which is part of no swarm yet."""
-    reason = missing()
-    if reason is not None:
-        pytest.skip(reason)
-    namespace = Namespace()
-    namespace.ip("link set lo up")
-    engine = Engine(namespace)
-    try:
-        engine.start()
+    with running_engine() as engine:
         engine.docker("import", "--change", START, "-", "test_service", given=root_archive())
-        yield engine
-    finally:
-        # Else the swarm starts again what is removed.
-        subprocess.run(engine.command("swarm", "leave", "--force"), capture_output=True, check=False, timeout=50)
-        engine.close()
+        try:
+            yield engine
+        finally:
+            # Else the swarm starts again what is removed.
+            subprocess.run(engine.command("swarm", "leave", "--force"), capture_output=True, check=False, timeout=50)
